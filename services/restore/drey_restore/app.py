@@ -32,6 +32,7 @@ from drey_restore.usecases.rollback import GoingBack
 from drey_restore.usecases.runner import Runner
 from drey_restore.usecases.start_check import StartCheck
 from drey_runtime.app import App
+from drey_runtime.app_memory import GiveBack, keep_little
 from drey_runtime.auth import TokenSigner, TokenVerifier
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
@@ -47,6 +48,7 @@ from drey_runtime.server import channel, serve
 from drey_runtime.settings import SettingsError
 from drey_runtime.signed import SignedChannel
 
+_GIVE_BACK_S = 30.0
 _RESERVED_CONNECTIONS = 6
 """Four restores at a time: what each announces, and its lease."""
 
@@ -58,6 +60,7 @@ async def main(settings: RestoreSettings, app: App) -> int:
             "DREY_TRUSTED_KEYS and DREY_SIGNING_KEY are needed: make them with"
             " python -m drey_runtime.keys FOLDER gateway snapshot monitor restore"
         )
+    keep_little()
     signer = TokenSigner.from_file("restore", settings.signing_key)
     verifier = TokenVerifier.from_file(settings.trusted_keys, "restore")
     enter = app.stack.enter_async_context
@@ -164,6 +167,7 @@ async def main(settings: RestoreSettings, app: App) -> int:
     app.start(worker, "jobs")
     app.start(warm, "warm")
     app.start(pulses, "signs of life")
+    app.start(GiveBack(_GIVE_BACK_S), "memory")
     port, health = await enter(
         serve(settings, settings.listen, "DREY_RESTORE_LISTEN", verifier, [(SERVICE, servicer)])
     )
