@@ -49,7 +49,7 @@ async def give_back() -> None:
 class GiveBack:
     """A loop that gives back what is free, again and again, `every_s` seconds apart."""
 
-    def __init__(self, every_s: float) -> None:
+    def __init__(self, every_s: float = 30.0) -> None:
         self._every_s = every_s
 
     async def run(self) -> None:

@@ -82,7 +82,6 @@ FORWARDED = {
     _restore.DESCRIPTOR.services_by_name["RestoreService"].full_name: "restore",
 }
 """Public services that others serve: a new one needs its name here."""
-_GIVE_BACK_S = 30.0
 _ASKED = {
     "snapshot": "drey.snapshot.v1.SnapshotService",
     "monitor": "drey.internal.control.v1.ControlService",
@@ -231,7 +230,7 @@ async def main(settings: GatewaySettings, app: App) -> None:
     if settings.metrics_listen or settings.otlp_endpoint:
         app.start(SystemGauges(context, limiter, probes, feed.instances, system.find_findings))
     app.start(anchors)
-    app.start(GiveBack(_GIVE_BACK_S))
+    app.start(GiveBack(), "memory")
     app.start(GatewayReadiness(health, feed, ring, db, probes))
     app.start(InstanceReports(bus, "gateway", lambda: health.serves(MONITOR)))
 

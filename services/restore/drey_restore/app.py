@@ -48,7 +48,6 @@ from drey_runtime.server import channel, serve
 from drey_runtime.settings import SettingsError
 from drey_runtime.signed import SignedChannel
 
-_GIVE_BACK_S = 30.0
 _RESERVED_CONNECTIONS = 6
 """Four restores at a time: what each announces, and its lease."""
 
@@ -167,7 +166,7 @@ async def main(settings: RestoreSettings, app: App) -> int:
     app.start(worker, "jobs")
     app.start(warm, "warm")
     app.start(pulses, "signs of life")
-    app.start(GiveBack(_GIVE_BACK_S), "memory")
+    app.start(GiveBack(), "memory")
     port, health = await enter(
         serve(settings, settings.listen, "DREY_RESTORE_LISTEN", verifier, [(SERVICE, servicer)])
     )

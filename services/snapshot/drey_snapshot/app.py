@@ -31,7 +31,6 @@ DIRECTORY_SERVICE = "drey.internal.directory.v1.DirectoryService"
 SNAPSHOT_SERVICE = "drey.snapshot.v1.SnapshotService"
 COMPARE_SERVICE = "drey.compare.v1.CompareService"
 REFERENCE_SERVICE = "drey.internal.reference.v1.ReferenceService"
-_GIVE_BACK_S = 30.0
 PACKAGES = ("drey_runtime", "drey_snapshot")
 
 
@@ -67,7 +66,7 @@ async def main(settings: SnapshotSettings, app: App) -> None:
             services,
         )
     )
-    app.start(GiveBack(_GIVE_BACK_S), "memory")
+    app.start(GiveBack(), "memory")
     # the catalog is read from memory; snapshots are not
     catalog, db = context.catalog, context.db
     app.start(

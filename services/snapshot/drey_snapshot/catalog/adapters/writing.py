@@ -70,15 +70,16 @@ async def _update_rows(conn: Connection, drafts: Sequence[Draft]) -> None:
         "CREATE TEMPORARY TABLE pv_new (LIKE catalog.pv INCLUDING DEFAULTS) ON COMMIT DROP"
     )
     await _copy_lines(conn, "pv_new", None, COLUMNS, _copy_rows(table_of(drafts)))
+    numbers = sorted(draft.number for draft in drafts)
     # names are made free first, by ones that nobody can have: two PVs may exchange theirs
-    for some in _sliced(sorted(draft.number for draft in drafts)):
+    for some in _sliced(numbers):
         await conn.execute(
             "UPDATE catalog.pv SET name = chr(1) || pv.number FROM pv_new AS new"
             " WHERE pv.number = new.number AND new.number BETWEEN $1 AND $2"
             " AND pv.delete_time_ns = 0 AND (pv.name <> new.name OR new.delete_time_ns <> 0)",
             *(some[0], some[-1]),
         )
-    for some in _sliced(sorted(draft.number for draft in drafts)):
+    for some in _sliced(numbers):
         await conn.execute(
             f"UPDATE catalog.pv SET {_SETS} FROM pv_new AS new"
             " WHERE pv.number = new.number AND new.number BETWEEN $1 AND $2",
