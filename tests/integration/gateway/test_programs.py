@@ -35,6 +35,7 @@ from drey_testing.fixtures_gateway import (
     setpoint,
 )
 from tests.go import ROOT, built_client, require_go
+from tests.toolchains import java_client, java_command, rust_client
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -81,13 +82,22 @@ GONE, NEVER, NOTHING = len(VALUES) + 1, len(VALUES) + 2, len(VALUES) + 3
 PVS = NOTHING
 
 
-@pytest.fixture(params=["python", "client", "go"])
+def _built(language: str) -> Any:
+    """With the others that build in it, on one worker: each finds what the one before built."""
+    return pytest.param(language, marks=pytest.mark.xdist_group("languages"))
+
+
+@pytest.fixture(params=["python", "client", "go", _built("java"), _built("rust")], scope="module")
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    if request.param != "go":
-        program = {"python": "watch.py", "client": "client_watch.py"}[request.param]
-        return [sys.executable, "-u", str(ROOT / "docs/how-to/programs" / program)]
-    go = require_go()
-    return [str(built_client(go, tmp_path_factory.mktemp("go")))]
+    match request.param:
+        case "go":
+            return [str(built_client(require_go(), tmp_path_factory.mktemp("go")))]
+        case "java":
+            return java_command(java_client())
+        case "rust":
+            return [str(rust_client(tmp_path_factory.mktemp("rust")))]
+    script = {"python": "watch.py", "client": "client_watch.py"}[request.param]
+    return [sys.executable, "-u", str(ROOT / "docs/how-to/programs" / script)]
 
 
 class Program:

@@ -1,3 +1,0 @@
-//! Compiles what the stock generators make of the contracts; nothing else.
-#![allow(clippy::all)]
-include!(concat!(env!("OUT_DIR"), "/drey.rs"));
