@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import struct
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
 
 HANGS_S = 120
 _TRAILERS = 0x80
@@ -35,6 +37,15 @@ class HttpAnswer:
         """That of the error's details; empty where it is none."""
         details = self.json.get("details", []) if self.status != 200 else []
         return "".join(d["reason"] for d in details if d["@type"].endswith("google.rpc.ErrorInfo"))
+
+    @property
+    def grpc_reason(self) -> str:
+        """That of a gRPC-Web answer without messages, whose status is in its headers."""
+        encoded = self.headers["grpc-status-details-bin"]
+        raw = b64decode(encoded + "=" * (-len(encoded) % 4))
+        info = error_details_pb2.ErrorInfo()
+        assert any(detail.Unpack(info) for detail in status_pb2.Status.FromString(raw).details)
+        return info.reason
 
 
 @contextmanager

@@ -211,6 +211,19 @@ def test_a_refusal_by_grpc_web_has_its_reason(running: Running) -> None:
     assert trailers["grpc-status-details-bin"]
 
 
+def test_what_is_no_base64_is_refused_with_a_reason(running: Running) -> None:
+    answer = call_http(
+        running.stack.web,
+        "POST",
+        "/drey.access.v1.AccessService/WhoAmI",
+        b"!!!!!",
+        key=running.stack.key,
+        content_type="application/grpc-web-text",
+    )
+    assert answer.grpc_reason == "MALFORMED_MESSAGE"
+    assert answer.headers["grpc-message"].startswith("Bad gRPC-web request")
+
+
 def test_a_page_of_a_named_site_reads_answers(running: Running) -> None:
     answer = call_http(running.stack.web, "GET", "/v1/whoami", key=running.stack.key, origin=ORIGIN)
     assert answer.status == 200

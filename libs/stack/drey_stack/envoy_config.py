@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from google.rpc import status_pb2
+from google.rpc.error_details_pb2 import ErrorInfo
 
 from drey_stack.page_files import PageFile
 
@@ -24,6 +28,8 @@ _SENT_BYTES = 4 * _WINDOW_BYTES
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 _TRANSPORT = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 _GRPC_HEADERS = ("grpc-status", "grpc-message", "grpc-status-details-bin")
+_GRPC_FORMS = r"application/grpc(-web(-text)?)?(\+proto)?(\s*;.*)?"
+"""What the gateway reads. With another one it would end the connection, as if it were away."""
 _NOT_OF_REST = ["grpc-timeout"]
 """What only gRPC itself answers when it is wrong, without a reason."""
 PROXY_HEADER = "x-drey-proxy"
@@ -39,21 +45,23 @@ _SECURITY_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+_SAID = "%LOCAL_REPLY_BODY% [%RESPONSE_CODE_DETAILS%]"
+"""What Envoy says, which may be nothing, and what it calls it."""
 _REFUSALS = (
     # HTTP status, gRPC code, reason, text
-    (400, 3, "MALFORMED_MESSAGE", "%LOCAL_REPLY_BODY%"),
+    (400, 3, "MALFORMED_MESSAGE", _SAID),
     (403, 12, "UNKNOWN_METHOD", "a connection is not upgraded here"),
     (404, 12, "UNKNOWN_METHOD", "no method has this path and verb; /openapi.json lists them"),
     (408, 4, "DEADLINE_EXCEEDED", "nothing was sent for too long"),
     (413, 8, "MESSAGE_TOO_LARGE", "the request is larger than {limit} bytes"),
     (426, 3, "MALFORMED_MESSAGE", "HTTP/1.1 or HTTP/2 is needed"),
     (431, 8, "MESSAGE_TOO_LARGE", "address and headers are at most 32 KiB, in 100 headers"),
-    (501, 3, "MALFORMED_MESSAGE", "%LOCAL_REPLY_BODY%"),
+    (501, 3, "MALFORMED_MESSAGE", _SAID),
     (503, 14, "UPSTREAM_UNAVAILABLE", "the gateway does not answer; try again in a moment"),
 )
 _OTHER_REFUSALS = (
-    (500, 14, "UPSTREAM_UNAVAILABLE", "%LOCAL_REPLY_BODY%"),
-    (400, 3, "MALFORMED_MESSAGE", "%LOCAL_REPLY_BODY%"),
+    (500, 14, "UPSTREAM_UNAVAILABLE", _SAID),
+    (400, 3, "MALFORMED_MESSAGE", _SAID),
 )
 """Said by Envoy itself, in the shape in which the gateway says its own; these of what is above."""
 
@@ -163,6 +171,7 @@ def _listener(
         },
         "local_reply_config": {
             "mappers": [
+                *_grpc_refusals(options),
                 _strict_refusal(),
                 *(_refusal(*row, options) for row in _REFUSALS),
                 *(_refusal(*row, options, op="GE") for row in _OTHER_REFUSALS),
@@ -294,7 +303,10 @@ def _virtual_host(
 ) -> dict[str, Any]:
     events = _transcoder(contracts, options, "stream_sse_style_delimited")
     events_wanted = {"name": "accept", "string_match": {"contains": "text/event-stream"}}
-    grpc = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+    grpc = [
+        {"name": "content-type", "string_match": {"safe_regex": {"regex": _GRPC_FORMS}}},
+        {"name": ":method", "string_match": {"exact": "POST"}},
+    ]
     preflight = [
         {"name": ":method", "string_match": {"exact": "OPTIONS"}},
         {"name": "origin", "present_match": True},
@@ -316,7 +328,7 @@ def _virtual_host(
             },
             *(
                 {
-                    "match": {"prefix": f"/{service}/", "headers": [grpc]},
+                    "match": {"prefix": f"/{service}/", "headers": grpc},
                     "route": calls,
                     "typed_per_filter_config": _NOT_REST,
                 }
@@ -346,7 +358,10 @@ def _virtual_host(
 
 def _file_route(path: str, file: Path, headers: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "match": {"path": path},
+        "match": {
+            "path": path,
+            "headers": [{"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}],
+        },
         "direct_response": {"status": 200, "body": {"filename": str(file)}},
         "response_headers_to_add": [_header(*each) for each in headers.items()],
         "typed_per_filter_config": _NOT_REST,
@@ -373,14 +388,44 @@ def _cors(options: HttpOptions) -> dict[str, Any]:
     }
 
 
+def _grpc_refusals(options: HttpOptions) -> list[dict[str, Any]]:
+    """Refusals of gRPC-Web calls: a text and details in the headers, as the gateway sends them."""
+    headers = [
+        {"name": "content-type", "string_match": {"prefix": "application/grpc"}},
+        # that of REST has become one of gRPC, and this is what it was
+        {"name": "x-envoy-original-path", "present_match": True, "invert_match": True},
+    ]
+    is_grpc = [{"header_filter": {"header": header}} for header in headers]
+    refusals = []
+    for op, rows in (("EQ", _REFUSALS), ("GE", _OTHER_REFUSALS)):
+        for status, code, reason, text in rows:
+            details = status_pb2.Status(code=code)
+            details.details.add().Pack(ErrorInfo(reason=reason, domain="drey"))
+            encoded = b64encode(details.SerializeToString()).decode().rstrip("=")
+            filters = [*is_grpc, _has_status(status, op)]
+            text_format = {"inline_string": text.format(limit=options.max_body_bytes)}
+            refusals.append(
+                {
+                    "filter": {"and_filter": {"filters": filters}},
+                    "body_format_override": {"text_format_source": text_format},
+                    "headers_to_add": [_header("grpc-status-details-bin", encoded)],
+                }
+            )
+    return refusals
+
+
 def _refusal(
     status: int, code: int, reason: str, text: str, options: HttpOptions, *, op: str = "EQ"
 ) -> dict[str, Any]:
-    compared = {"default_value": status, "runtime_key": f"drey.refusal.{op}{status}"}
     return {
-        "filter": {"status_code_filter": {"comparison": {"op": op, "value": compared}}},
+        "filter": _has_status(status, op),
         **_error(code, text.format(limit=options.max_body_bytes), reason, {}),
     }
+
+
+def _has_status(status: int, op: str) -> dict[str, Any]:
+    compared = {"default_value": status, "runtime_key": f"drey.refusal.{op}{status}"}
+    return {"status_code_filter": {"comparison": {"op": op, "value": compared}}}
 
 
 def _strict_refusal() -> dict[str, Any]:

@@ -219,6 +219,49 @@ def test_no_other_path_leads_anywhere(url: str, verb: str, path: str) -> None:
     assert (answer.status, answer.reason) == (404, "UNKNOWN_METHOD"), answer.body
 
 
+@pytest.mark.parametrize("verb", ["PUT", "POST", "DELETE", "PATCH", "TRACE", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/", "/openapi.json"])
+def test_files_are_only_read(url: str, verb: str, path: str) -> None:
+    answer = call_http(url, verb, path)
+    assert (answer.status, answer.reason) == (404, "UNKNOWN_METHOD"), answer.body
+
+
+WHO_AM_I = "/drey.access.v1.AccessService/WhoAmI"
+
+
+@pytest.mark.parametrize(
+    ("verb", "form"),
+    [
+        ("POST", "application/grpc-web+json"),
+        ("POST", "application/grpc-webs"),
+        ("POST", "application/json"),
+        ("GET", "application/grpc-web+proto"),
+        ("PUT", "application/grpc-web+proto"),
+    ],
+)
+def test_what_the_gateway_does_not_read_is_no_method(url: str, verb: str, form: str) -> None:
+    """Nothing is said of a gateway that is away: nobody asks it."""
+    answer = call_http(url, verb, WHO_AM_I, b"\0\0\0\0\0", content_type=form)
+    assert answer.status == 404
+    said = answer.reason if "json" in answer.headers["content-type"] else answer.grpc_reason
+    assert said == "UNKNOWN_METHOD"
+
+
+def test_a_refusal_by_grpc_web_has_its_reason_and_a_text(url: str) -> None:
+    form = "application/grpc-web+proto"
+    away = call_http(url, "POST", WHO_AM_I, b"\0\0\0\0\0", content_type=form)
+    assert away.headers["grpc-status"] == "14"
+    assert away.grpc_reason == "UPSTREAM_UNAVAILABLE"
+    assert away.headers["grpc-message"].startswith("the gateway does not answer")
+
+
+@pytest.mark.parametrize("path", ["/v1/pvs/%2F", "/v1/pvs/%00", "/assets/..%2f..%2fetc/passwd"])
+def test_a_path_that_is_refused_is_told_why(url: str, path: str) -> None:
+    answer = call_http(url, "GET", path)
+    assert (answer.status, answer.reason) == (400, "MALFORMED_MESSAGE"), answer.body
+    assert "path_normalization_failed" in answer.json["message"]
+
+
 @pytest.mark.parametrize(
     ("request_line", "headers", "status", "reason"),
     [
