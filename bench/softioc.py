@@ -1,4 +1,4 @@
-"""A real IOC to measure on: `python -m bench.softioc PVS GROUPS MOVING both|readbacks`.
+"""A real IOC to measure on: `python -m bench.softioc FIRST PVS GROUPS MOVING both|readbacks`.
 
 A process of its own. It takes one JSON line on stdin for each command, answers with one on stdout,
 and ends when stdin does, so that nothing is left when the benchmark is killed.
@@ -33,11 +33,14 @@ _MARK = (
 )
 
 
-def database(pvs: int, groups: int, moving: int, both: bool) -> str:
-    """Records of `pvs` PVs; the first `moving` move. `both`: setpoints, which readbacks follow."""
+def database(pvs: int, groups: int, moving: int, both: bool, first: int = 0) -> str:
+    """Records of `pvs` PVs, from number `first` on; the first `moving` of them move.
+
+    `both`: setpoints, which readbacks follow.
+    """
     lines = []
     for i in range(pvs):
-        name = pv_name(i)
+        name = pv_name(first + i)
         if both:
             lines += [_SETPOINT.format(name), _FOLLOWS.format(name)]
         elif i < moving:
@@ -106,7 +109,7 @@ def _value_of(core: Any, name: str) -> ctypes.c_double:
     return ctypes.c_double.from_address(field)
 
 
-def main(pvs: int, groups: int, moving: int, both: bool) -> None:
+def main(first: int, pvs: int, groups: int, moving: int, both: bool) -> None:
     """Serve until stdin ends."""
     from epicscorelibs import ioc
 
@@ -115,7 +118,7 @@ def main(pvs: int, groups: int, moving: int, both: bool) -> None:
     buckets = 1 << max(17, (pvs * (1 + both)).bit_length())
     ioc.ioc(f"dbPvdTableSize {buckets}")
     with tempfile.NamedTemporaryFile("w", suffix=".db") as file:
-        file.write(database(pvs, groups, moving, both))
+        file.write(database(pvs, groups, moving, both, first))
         file.flush()
         ioc.start_ioc(dbs=[(file.name, "")])
     pacer = Pacer(ioc.dbCore, groups)
@@ -136,4 +139,5 @@ def main(pvs: int, groups: int, moving: int, both: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "both")
+    first, pvs, groups, moving = map(int, sys.argv[1:5])
+    main(first, pvs, groups, moving, sys.argv[5] == "both")

@@ -3,6 +3,7 @@
 import csv
 import io
 
+from bench.ioc import split
 from bench.names import catalog_csv, readbacks, setpoints
 from bench.softioc import database
 
@@ -29,3 +30,12 @@ def test_moving_records_are_spread_evenly_over_the_groups() -> None:
     for group in range(10):
         assert text.count(f'field(EVNT,"G{group}")') == 5 + 1  # and the mark at its end
     assert text.count("BENCH:MARK") == 10
+
+
+def test_the_processes_of_an_ioc_have_every_record_once() -> None:
+    parts = split(95, 45, of_one=40)
+    assert [(own, moving) for _, own, moving in parts] == [(40, 40), (40, 5), (15, 0)]
+    texts = [database(own, 2, moving, True, first) for first, own, moving in parts]
+    served = [name for text in texts for name in _names(text) if not name.startswith("BENCH:")]
+    assert sorted(served) == sorted([*setpoints(95), *readbacks(95)])
+    assert split(40, 0, of_one=40) == [(0, 40, 0)]
