@@ -278,8 +278,17 @@ def _make_pool(
         max_inactive_connection_lifetime=0,
         server_settings=server_settings(name, schema_search),
         init=prepare_connection,
+        reset=_leave_session,
     )
     return pool
+
+
+async def _leave_session(_: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Nothing to undo between two uses: no statement of ours changes a session of the pool.
+
+    By itself asyncpg asks the server to reset the session, a round trip after each use. It has
+    rolled back what was left open by now.
+    """
 
 
 @asynccontextmanager
@@ -390,6 +399,8 @@ class Database:
     async def acquire(self, *, for_all: bool = False) -> AsyncIterator[Connection]:
         """A connection, its errors translated by `guard`. Waits a bounded time for a free one.
 
+        Settings and locks are a transaction's (SET LOCAL, `pg_advisory_xact_lock`), never the
+        session's: the next who gets it would have them too.
         `for_all`: others wait for what it is used for, so it is of no key's share.
 
         It waits too while the server has no connection left for us. Calls to other parts in the

@@ -101,6 +101,21 @@ async def test_a_key_that_has_used_up_its_share_is_told_so(url: str) -> None:
     assert "this key" in caught.value.message
 
 
+async def test_a_use_costs_no_round_trip_beside_its_own_and_leaves_nothing_open(url: str) -> None:
+    """What a session did last stands in the server's list."""
+    async with Database(url, max_size=1) as database:
+        async with database.acquire() as connection:
+            session = await connection.fetchval("SELECT pg_backend_pid()")
+            await connection.execute("BEGIN; CREATE TABLE never_committed (n int)")
+        async with database.acquire() as connection:
+            found = await connection.fetchval("SELECT to_regclass('never_committed')")
+            assert found is None
+            assert await connection.fetchval("SELECT 42 AS asked") == 42
+        async with open_pool(url) as other:
+            query = "SELECT state, query FROM pg_stat_activity WHERE pid = $1"
+            assert tuple(await other.fetchrow(query, session)) == ("idle", "SELECT 42 AS asked")
+
+
 async def test_a_transaction_that_postgres_undid_over_another_says_so(db: Database) -> None:
     async with db.acquire() as connection:
         await connection.execute("CREATE TABLE counter (n int); INSERT INTO counter VALUES (0)")
