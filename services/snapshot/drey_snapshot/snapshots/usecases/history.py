@@ -22,12 +22,18 @@ from drey_core.values import I8, Columns, State
 from drey_core.wire import RowEncoder, chunk
 from drey_core.wire_values import MAX_CHUNK_BYTES, wrap
 from drey_runtime.database import Connection, Record
-from drey_runtime.together import together
 from drey_snapshot.snapshots.adapters.store import HistoryList, SnapshotFilter, SnapshotStore
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _FIRST_SNAPSHOTS = 8
 _MOST_SNAPSHOTS = 400
+_HEX = np.array([[*b"%02x" % byte] for byte in range(256)], np.uint8)
+_DIGITS = [place for place in range(36) if place not in (8, 13, 18, 23)]
+"""Where the digits of a UUID stand in its usual form."""
+_HEAD = np.dtype(
+    [("id_tag", "<u2"), ("id", "u1", 36), ("time_tag", "u1"), ("time", "<i8"), ("row_tag", "u1")]
+)
+"""Fields 1 and 2 of a point, as they lie on the wire, and the tag of field 3."""
 _GROUP_BYTES = 16 << 20
 """Stored pages held at a time: pages with large arrays come a few snapshots at a time."""
 
@@ -55,16 +61,15 @@ class _Pv:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Entries of some snapshots, and their stored pages."""
+    """Entries of some snapshots, and their stored pages, of values and of times."""
 
     entries: range
-    values: Mapping[PageHash, bytes]
-    times: Mapping[PageHash, bytes]
+    stored: Mapping[PageHash, bytes]
 
     @property
     def size(self) -> int:
         """Bytes of the pages."""
-        return sum(len(page) for pages in (self.values, self.times) for page in pages.values())
+        return sum(map(len, self.stored.values()))
 
 
 class Historian:
@@ -136,11 +141,8 @@ class Historian:
 
     async def _fetch_group(self, history: HistoryList, entries: range) -> _Group:
         first, last = entries.start, entries.stop
-        values, times = await together(
-            self._store.page_data(list(dict.fromkeys(history.value_hash[first:last]))),
-            self._store.page_data(list(dict.fromkeys(history.times_hash[first:last]))),
-        )
-        return _Group(entries, values, times)
+        hashes = (*history.value_hash[first:last], *history.times_hash[first:last])
+        return _Group(entries, await self._store.page_data(list(dict.fromkeys(hashes))))
 
     async def _find_pv(self, order: HistoryOrder, id: str | None = None) -> _Pv:
         async def fetch_record(conn: Connection) -> Record | None:
@@ -210,9 +212,9 @@ def _history_columns(
         slots = (pv.channels[mine] & PAGE_MASK).tolist()
         value_hashes = [history.value_hash[first + e] for e in entries.tolist()]
         times_hashes = [history.times_hash[first + e] for e in entries.tolist()]
-        blobs, which = _distinct_pages(value_hashes, group.values)
+        blobs, which = _distinct_pages(value_hashes, group.stored)
         values = load_value_slots(blobs, slots)
-        blobs, when = _distinct_pages(times_hashes, group.times)
+        blobs, when = _distinct_pages(times_hashes, group.stored)
         times = load_times_slots(blobs, slots)
         for channel, columns, (receive_time, origin) in zip(
             mine.tolist(), values, times, strict=True
@@ -258,28 +260,33 @@ def _point_fields(pv: _Pv, history: HistoryList, group: _Group) -> list[bytes]:
     setpoint, readback = _history_columns(pv, history, group, snapshot, len(begin))
     rows = np.flatnonzero((setpoint.state != State.ABSENT) | (readback.state != State.ABSENT))
     n = len(rows)
-    encoder = RowEncoder([pv.name] * n, np.full(n, pv.number, np.int64))
+    encoder = RowEncoder([pv.name], np.array([pv.number], np.int64))
     sp, rb = setpoint.take(rows), readback.take(rows)
     encoded = encoder.encode(
-        np.arange(n),
+        np.zeros(n, np.int64),
         sp,
         rb,
         sp_present=sp.state != State.ABSENT,
         rb_present=rb.state != State.ABSENT,
     )
-    entries = begin[rows]
-    times = np.ascontiguousarray(history.time_ns[entries], "<i8").tobytes()
     out: list[bytes] = []
-    for i, (entry, row) in enumerate(zip(entries.tolist(), encoded, strict=True)):
-        head = wrap(1, _uuid_bytes(history.id[entry])) + b"\x11" + times[8 * i : 8 * i + 8]
+    for head, row in zip(_point_heads(history, begin[rows]), encoded, strict=True):
         # A row is field 1 of its own message; here it is field 3. One that was split into parts
         # becomes as many points of the same snapshot.
         fields = [row] if len(row) <= MAX_CHUNK_BYTES else chunk([row], 1)
-        out += [wrap(1, head + b"\x1a" + field[1:]) for field in fields]
+        out += [wrap(1, head + field[1:]) for field in fields]
     return out
 
 
-def _uuid_bytes(raw: bytes) -> bytes:
-    """A UUID in its usual form, without the detour of an object of its own."""
-    h = raw.hex()
-    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}".encode()
+def _point_heads(history: HistoryList, entries: I8) -> list[bytes]:
+    """What comes before the row in the points of these entries, the tag of the row included."""
+    heads = np.empty(len(entries), _HEAD)
+    heads["id_tag"], heads["time_tag"], heads["row_tag"] = 0x240A, 0x11, 0x1A
+    heads["time"] = history.time_ns[entries]
+    ids = np.frombuffer(b"".join(history.id[entry] for entry in entries.tolist()), np.uint8)
+    digits = _HEX[ids].reshape(len(entries), 32)
+    text = heads["id"]
+    text[:] = ord("-")
+    text[:, _DIGITS] = digits
+    raw = heads.tobytes()
+    return [raw[start : start + _HEAD.itemsize] for start in range(0, len(raw), _HEAD.itemsize)]
