@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 
@@ -42,6 +42,20 @@ async def translated(service: str) -> AsyncIterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         raise translate_error(service, error) from error
+
+
+@asynccontextmanager
+async def read_stream(call: Any) -> AsyncIterator[AsyncGenerator[Any, None]]:
+    """The messages of a call whose answer is a stream. The call has ended when the body is left.
+
+    However it is left: gRPC's own iterator, left half read, and its call hold each other, and the
+    last message, until a full garbage collection.
+    """
+    try:
+        async with aclosing(call.__aiter__()) as messages:
+            yield messages
+    finally:
+        call.cancel()
 
 
 def translate_error(service: str, error: grpc.aio.AioRpcError) -> DreyError:
@@ -102,9 +116,12 @@ class CatalogPagesClient(Generic[Page]):
         """One read; None where its parts are of several versions."""
         pages: dict[int, Page] = {}
         versions: set[int] = set()
-        async with translated("snapshot"):
-            request = GetCatalogPagesRequest(since_version=since)
-            async for part in self._stub.GetCatalogPages(request, timeout=self._timeout_s):
+        request = GetCatalogPagesRequest(since_version=since)
+        async with (
+            translated("snapshot"),
+            read_stream(self._stub.GetCatalogPages(request, timeout=self._timeout_s)) as parts,
+        ):
+            async for part in parts:
                 versions.add(part.version)
                 try:
                     pages.update(map(self._decode, part.pages))

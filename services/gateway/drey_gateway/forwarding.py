@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -21,7 +20,7 @@ from drey_runtime import telemetry
 from drey_runtime.auth import REQUEST_METADATA, TOKEN_METADATA, TokenSigner, current_principal
 from drey_runtime.interceptor import no_message
 from drey_runtime.status import STATUS_METADATA
-from drey_runtime.upstream import translate_error
+from drey_runtime.upstream import read_stream, translate_error
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -76,11 +75,10 @@ class _ForwardedMethod:
         # a client that left is noticed here, even while a message waits to be taken by it
         context.add_done_callback(lambda _: call.cancel())  # type: ignore[arg-type]
         try:
-            initial = tuple(await call.initial_metadata() or ())
-            if initial:
-                await context.send_initial_metadata(_passable_metadata(initial))
-            # closed, for one that is left half read keeps the call, which keeps it and its message
-            async with aclosing(call.__aiter__()) as messages:
+            async with read_stream(call) as messages:
+                initial = tuple(await call.initial_metadata() or ())
+                if initial:
+                    await context.send_initial_metadata(_passable_metadata(initial))
                 async for message in messages:
                     yield message
             context.set_trailing_metadata(_passable_metadata(await call.trailing_metadata()))
@@ -92,8 +90,6 @@ class _ForwardedMethod:
             _raise_refusal(pump)
             raise
         finally:
-            if not call.done():
-                call.cancel()
             if pump is not None:
                 pump.cancel()
                 await asyncio.gather(pump, return_exceptions=True)

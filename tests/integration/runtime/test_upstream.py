@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import AsyncGeneratorType
 from typing import Any
 
 import grpc
 import pytest
 
-from drey.internal.directory.v1.directory_service_pb2 import GetCatalogPagesResponse
+from drey.internal.directory.v1.directory_service_pb2 import (
+    GetCatalogPagesRequest,
+    GetCatalogPagesResponse,
+)
 from drey.internal.directory.v1.directory_service_pb2_grpc import (
     DirectoryServiceServicer,
+    DirectoryServiceStub,
     add_DirectoryServiceServicer_to_server,
 )
 from drey.storage.v1 import pages_pb2
@@ -21,7 +28,7 @@ from drey_core.directory import CatalogPage
 from drey_core.errors import Malformed, Reason, Unavailable
 from drey_runtime.directory_codec import check_catalog, encode_catalog
 from drey_runtime.status import STATUS_METADATA, to_status
-from drey_runtime.upstream import CatalogPagesClient, translated
+from drey_runtime.upstream import CatalogPagesClient, read_stream, translated
 
 PAGES = {number: encode_catalog(CatalogPage.empty(number)) for number in (1, 2)}
 
@@ -149,3 +156,51 @@ async def test_the_reason_of_the_other_service_is_kept(tmp_path: Path) -> None:
         with pytest.raises(ValueError):
             async with translated("snapshot"):
                 raise ValueError("not of a call")
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("end", ["whole", "break", "error", "cancel"])
+async def test_a_stream_has_ended_when_it_is_left(tmp_path: Path, end: str) -> None:
+    async with served(tmp_path) as (directory, _):
+        directory.answers = [[(5, [PAGES[1]])] * 50]
+        gc.disable()
+        try:
+            before = _readers_held()
+            async with grpc.aio.insecure_channel(f"unix:{tmp_path}/d") as channel:
+                call = DirectoryServiceStub(channel).GetCatalogPages(GetCatalogPagesRequest())
+                begun = asyncio.Event()
+                reading = asyncio.create_task(_read_until(call, end, begun))
+                await begun.wait()
+                if end == "cancel":
+                    reading.cancel()
+                await asyncio.wait([reading])
+                assert call.done()
+                assert _readers_held() == before
+        finally:
+            gc.enable()
+
+
+async def _read_until(call: Any, end: str, begun: asyncio.Event) -> None:
+    with suppress(_Stop):
+        async with read_stream(call) as messages:
+            async for _ in messages:
+                begun.set()
+                if end == "break":
+                    break
+                if end == "error":
+                    raise _Stop
+                if end == "cancel":
+                    await asyncio.Event().wait()
+
+
+def _readers_held() -> int:
+    """gRPC's readers of streams that are not closed; each holds its call and a message."""
+    return sum(
+        isinstance(each, AsyncGeneratorType)
+        and each.__name__ == "_fetch_stream_responses"
+        and each.ag_frame is not None
+        for each in gc.get_objects()
+    )

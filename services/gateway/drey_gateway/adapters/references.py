@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -18,7 +17,7 @@ from drey_core.values import Columns
 from drey_gateway.domain.drift import Reference
 from drey_runtime.directory_codec import decode_catalog, decode_metadata
 from drey_runtime.mapping.columns import ColumnsReader
-from drey_runtime.upstream import translated
+from drey_runtime.upstream import read_stream, translated
 
 _DEADLINE_S = 20.0
 
@@ -42,15 +41,14 @@ class ReferenceClient:
             known_id=likely if likely in known_references else "",
         )
         parts: list[pb.ReadReferenceResponse] = []
-        async with translated("snapshot"):
-            call: Any = self._stub.ReadReference(request, timeout=_DEADLINE_S)
-            # closed, for one that is left half read keeps the call, which keeps it and its message
-            async with aclosing(call.__aiter__()) as messages:
-                async for part in messages:
-                    if not parts and part.snapshot_id in known_references:
-                        call.cancel()
-                        return known_references[part.snapshot_id]
-                    parts.append(part)
+        async with (
+            translated("snapshot"),
+            read_stream(self._stub.ReadReference(request, timeout=_DEADLINE_S)) as messages,
+        ):
+            async for part in messages:
+                if not parts and part.snapshot_id in known_references:
+                    return known_references[part.snapshot_id]
+                parts.append(part)
         return await asyncio.to_thread(_assemble_reference, parts)
 
 

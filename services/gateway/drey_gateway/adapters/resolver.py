@@ -11,7 +11,7 @@ from drey.common.v1 import selector_pb2
 from drey.internal.directory.v1 import directory_service_pb2 as pb
 from drey.internal.directory.v1 import directory_service_pb2_grpc as pb_grpc
 from drey_core.values import I8
-from drey_runtime.upstream import translated
+from drey_runtime.upstream import read_stream, translated
 
 _DEADLINE_S = 5.0
 
@@ -29,9 +29,11 @@ class CatalogResolver:
         numbers: list[I8] = []
         not_found: list[str] = []
         request = pb.ResolveChannelsRequest(selector=selector, allow_unknown=allow_unknown)
-        call = self._stub.ResolveChannels(request, timeout=_DEADLINE_S)
-        async with translated("snapshot"):
-            async for part in call:
+        async with (
+            translated("snapshot"),
+            read_stream(self._stub.ResolveChannels(request, timeout=_DEADLINE_S)) as parts,
+        ):
+            async for part in parts:
                 numbers.append(np.array(part.pv_numbers, np.int64))
                 not_found += part.not_found
         joined = np.concatenate(numbers) if numbers else np.zeros(0, np.int64)

@@ -17,7 +17,7 @@ from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import I8
 from drey_restore.domain.policy import PartSource, PolicyOrigin, PolicyTable, SaidPolicy
 from drey_runtime.directory_codec import decode_catalog
-from drey_runtime.upstream import CatalogPagesClient, translated
+from drey_runtime.upstream import CatalogPagesClient, read_stream, translated
 
 
 class CatalogClient:
@@ -51,12 +51,12 @@ class CatalogClient:
 
         Without `unknown` they are an error: NotFound.
         """
-        async with translated("snapshot"):
-            call = self._stub.ResolveChannels(
-                pb.ResolveChannelsRequest(selector=selector, allow_unknown=unknown),
-                timeout=self._timeout,
-            )
-            parts = [np.array(part.pv_numbers, np.int64) async for part in call]
+        request = pb.ResolveChannelsRequest(selector=selector, allow_unknown=unknown)
+        async with (
+            translated("snapshot"),
+            read_stream(self._stub.ResolveChannels(request, timeout=self._timeout)) as messages,
+        ):
+            parts = [np.array(part.pv_numbers, np.int64) async for part in messages]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
     async def policies(self) -> PolicyTable:
@@ -64,12 +64,12 @@ class CatalogClient:
         numbers: list[I8] = []
         indexes: list[I8] = []
         listed: list[SaidPolicy] = []
-        async with translated("snapshot"):
-            call = self._stub.GetRestorePolicies(
-                pb.GetRestorePoliciesRequest(),
-                timeout=self._timeout,
-            )
-            async for part in call:
+        request = pb.GetRestorePoliciesRequest()
+        async with (
+            translated("snapshot"),
+            read_stream(self._stub.GetRestorePolicies(request, timeout=self._timeout)) as parts,
+        ):
+            async for part in parts:
                 numbers.append(np.array(part.pv_numbers, np.int64))
                 indexes.append(np.array(part.policy_indexes, np.int64))
                 listed.extend(map(_said_policy, part.policies))

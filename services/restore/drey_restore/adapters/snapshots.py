@@ -16,7 +16,7 @@ from drey_core.errors import NotFound
 from drey_core.values import I8, U1, Columns
 from drey_restore.domain.items import Labels
 from drey_runtime.mapping.columns import ColumnsReader
-from drey_runtime.upstream import translated
+from drey_runtime.upstream import read_stream, translated
 
 _SELECTED_AT_ONCE = 50_000
 
@@ -75,9 +75,11 @@ class SnapshotClient:
             id=snapshot_id, selector=selector, form=form_pb2.VALUE_FORM_COLUMNS
         )
         roles, channels, parts, reader = [], [], [], ColumnsReader()
-        async with translated("snapshot"):
-            call = self._stub.ReadSnapshot(request, timeout=self._timeout)
-            async for message in call:
+        async with (
+            translated("snapshot"),
+            read_stream(self._stub.ReadSnapshot(request, timeout=self._timeout)) as messages,
+        ):
+            async for message in messages:
                 read_columns = (
                     reader.join_columns(message.columns) if message.HasField("columns") else None
                 )
@@ -122,9 +124,11 @@ class SnapshotClient:
                 form=form_pb2.VALUE_FORM_COLUMNS,
                 with_metadata=True,
             )
-            async with translated("snapshot"):
-                call = self._stub.ReadSnapshot(request, timeout=self._timeout)
-                async for message in call:
+            async with (
+                translated("snapshot"),
+                read_stream(self._stub.ReadSnapshot(request, timeout=self._timeout)) as messages,
+            ):
+                async for message in messages:
                     for pv in message.metadata.pvs:
                         labels = tuple(text.encode() for text in pv.setpoint.enum_labels)
                         out[pv.number] = StoredName(
