@@ -248,10 +248,18 @@ def _to_entry(row: dict[str, Any]) -> Entry:
 
 
 async def verify(conn: Connection, anchors: Iterable[Head] = ()) -> list[ChainFault]:
-    """Walk the whole chain; returns what is wrong, empty when nothing is.
+    """What `walk_chain` finds wrong, empty when nothing is."""
+    faults, _ = await walk_chain(conn, anchors)
+    return faults
 
-    Rows cut off at the end cannot be seen from inside: `anchors`, heads that were kept elsewhere,
-    tell of them.
+
+async def walk_chain(
+    conn: Connection, anchors: Iterable[Head] = ()
+) -> tuple[list[ChainFault], Head | None]:
+    """Walk the whole chain as it is now: (what is wrong, the last row that was looked at).
+
+    Rows cut off at the end cannot be seen from inside: `anchors`, heads that were kept elsewhere
+    before the walk began, tell of them.
     """
     walk = _ChainWalk(anchors)
     async with conn.transaction(readonly=True):
@@ -259,7 +267,7 @@ async def verify(conn: Connection, anchors: Iterable[Head] = ()) -> list[ChainFa
         while rows := await cursor.fetch(_ROWS):
             # in a thread: the hashes of a long chain would hold up all else that the loop serves
             await asyncio.to_thread(walk.look, rows)
-    return walk.end()
+    return walk.end(), walk.head
 
 
 class _ChainWalk:
@@ -271,6 +279,11 @@ class _ChainWalk:
         for anchor in anchors:
             self._anchored.setdefault(anchor.seq, set()).add(anchor.hash)
         self._previous, self._expected = GENESIS, 1
+
+    @property
+    def head(self) -> Head | None:
+        """The last row that was looked at."""
+        return Head(self._expected - 1, self._previous) if self._expected > 1 else None
 
     def look(self, rows: Iterable[Record]) -> None:
         """At the next rows."""

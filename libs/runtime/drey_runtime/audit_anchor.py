@@ -7,9 +7,11 @@ as a line into its log. One who has the database's owner has neither.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 LOG_MESSAGE = "audit anchor"
 """The log line of each anchor, with `sequence` and `hash`; where logs are kept, so are these."""
 
+_LONGEST_LINE = 4096
+
 
 @dataclass(frozen=True)
 class Anchor:
@@ -38,11 +42,16 @@ class Anchor:
 
 
 class AnchorFile:
-    """The file of one process: appended to, never rewritten. Methods block for a disk write."""
+    """The file of one process: appended to, never rewritten. Methods block for a disk write.
+
+    A line without its end is an anchor that was never set: the disk was full, or the process was
+    killed while it wrote. It counts for nothing, and the next one takes its place.
+    """
 
     def __init__(self, path: Path, key: Ed25519PrivateKey) -> None:
         self.path = path
         self._key = key
+        self._turn = threading.Lock()
 
     @classmethod
     def open(cls, path: Path, signing_key: Path) -> AnchorFile:
@@ -62,20 +71,24 @@ class AnchorFile:
         line = (
             json.dumps(fields | {"signature": self._key.sign(_signed_bytes(fields)).hex()}) + "\n"
         )
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "ab") as file:
-            file.write(line.encode())
-            file.flush()
+        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with self._turn, os.fdopen(handle, "r+b", buffering=0) as file:
+            start = max(os.fstat(handle).st_size - _LONGEST_LINE, 0)
+            torn = os.pread(handle, _LONGEST_LINE, start)
+            file.truncate(start + torn.rfind(b"\n") + 1)
+            if file.write(line.encode()) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(file.fileno())
 
     def load_anchors(self) -> tuple[list[Anchor], list[str]]:
         """(the anchors, oldest first; what is wrong with other lines of the file)."""
         anchors, problems = [], []
         try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
+            with self._turn:
+                text = self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return [], []
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n")[:-1], 1):
             try:
                 anchors.append(self._parse_anchor(line))
             except (ValueError, KeyError, TypeError, InvalidSignature):

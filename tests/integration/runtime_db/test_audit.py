@@ -15,7 +15,7 @@ import pytest
 
 from drey_core.errors import Internal
 from drey_runtime import audit
-from drey_runtime.audit import AuditFilter, append, entries, read_head, verify
+from drey_runtime.audit import AuditFilter, append, entries, read_head, verify, walk_chain
 from drey_runtime.audit_anchor import LOG_MESSAGE, AnchorFile, AuditAnchors
 from drey_runtime.auth import Principal, current_principal, make_keys
 from drey_runtime.database import Database
@@ -286,3 +286,30 @@ async def test_a_file_that_cannot_be_written_is_tried_again(
     running.cancel()
     await asyncio.wait({running})
     assert len((await anchors.load_anchors())[0]) == 1
+
+
+async def test_a_line_that_was_torn_is_no_anchor_and_no_finding(
+    db: Database, anchor_file: AnchorFile
+) -> None:
+    """By a full disk, or a kill in the middle of it: the next one takes its place."""
+    await act(db, 1)
+    anchors = AuditAnchors(db, anchor_file, 60)
+    await anchors.step()
+    whole = anchor_file.path.read_bytes()
+    for torn in (whole[:1], whole[:-1]):
+        anchor_file.path.write_bytes(whole + torn)
+        assert await problems(db, anchors) == []
+        await act(db, 2)
+        await anchors.step()
+        kept, broken = await anchors.load_anchors()
+        assert (len(kept), broken, kept[-1].head.seq > 1) == (2, [], True)
+        assert await problems(db, anchors) == []
+        anchor_file.path.write_bytes(whole)
+
+
+async def test_a_walk_says_how_far_it_looked(db: Database) -> None:
+    async with db.acquire() as conn:
+        assert await walk_chain(conn) == ([], None)
+        for number in range(1, 4):
+            await act(db, number)
+        assert await walk_chain(conn) == ([], await read_head(conn))

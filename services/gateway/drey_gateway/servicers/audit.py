@@ -108,8 +108,7 @@ class AuditServicer:
             self._turns.turn(current_principal.get().holder),
             self._db.acquire() as conn,
         ):
-            findings = await audit.verify(conn, [anchor.head for anchor in anchors])
-            head = await audit.read_head(conn)
+            findings, head = await audit.walk_chain(conn, [anchor.head for anchor in anchors])
         findings += [audit.ChainFault(0, problem) for problem in problems]
         out = pb.VerifyChainResponse(
             findings=[
