@@ -190,11 +190,12 @@ class Watch:
         )
         for message in self._tell_names():
             yield message
+        # what changes while the rest is sent is sent again
+        self._metadata_seen = self._live.metadata_generation
         if wanted.with_metadata:
             async for message in self._send_metadata(selection.rows):
                 yield message
         # from here to the rows nothing waits: they are the truth of one instant
-        self._metadata_seen = self._live.metadata_generation
         stale, image, now = self._stale_shards(), self._live.image, time.monotonic()
         if keeps and wanted.token is not None:
             count = self._live.shard_count

@@ -143,6 +143,9 @@ class Owned:
         unlabeled, self._unlabeled = self._unlabeled, []
         for columns in unlabeled:
             self._fold_labeled(columns)
+        # who was away meanwhile is told what changed since, and of that labels are a part
+        relabeled = np.array(sorted(cut.relabeled), np.int64)
+        self.state.tell_again(np.setdiff1d(relabeled, self.directory.unwritten_labels))
 
     def forget(self, channels: NDArray[np.int64]) -> None:
         """Nothing is known of these any more."""

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 from drey.monitor.v1.watch_pb2 import Diff
-from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, CatalogPage
+from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, CatalogPage, MetadataPage
 from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, shard_of_page
 from drey_core.slot_sequences import SlotSequences
-from drey_core.values import Columns
+from drey_core.values import Columns, Kind
 from drey_gateway.domain.deadband import Deadband, DeadbandFilter
 from drey_gateway.domain.live import LiveState
 from drey_gateway.domain.resume import decode_token, encode_token
@@ -35,6 +35,9 @@ from drey_testing.fixtures_gateway import floats
 PVS = {1: (257, 513), 2: (769, 514), 3: (1281, 770), 4: (1537, 1025)}
 """Setpoint and readback; with three shards the pages 1 and 2, 3 and 4, 5 and 6 are one's each."""
 EARLY = np.array([1, 2, 3, 5])
+ENUMS = (514, 770)
+"""Readbacks of PV 2 and PV 3: enumerations, whose labels change."""
+LABELS = 1000
 PAGES = np.array([1, 2, 3, 4, 5, 6])
 """A gateway that does not `learn` knows of the early pages only, and so not of PV 4."""
 CHANNELS = sorted(c for pair in PVS.values() for c in pair)
@@ -57,6 +60,21 @@ def catalog(pages: Any) -> list[CatalogPage]:
                 page.pv_number[slot], page.role[slot], page.protocol[slot] = pv, role, 1
                 page.names[slot] = page.addresses[slot] = f"PV{pv}"
     return list(found.values())
+
+
+def metadata(labels: dict[int, int]) -> list[MetadataPage]:
+    found: dict[int, MetadataPage] = {}
+    for channel, label in labels.items():
+        page = found.setdefault(channel >> PAGE_SHIFT, MetadataPage.empty(channel >> PAGE_SHIFT))
+        page.labels[channel & PAGE_MASK] = (b"%d" % label,) * LABELS
+    return list(found.values())
+
+
+def columns_of(channels: list[int], value: float) -> Columns:
+    columns = floats(channels, [value] * len(channels), int(value))
+    enums = np.isin(columns.key, ENUMS)
+    columns.kind[enums], columns.data[enums] = Kind.ENUM, int(value)
+    return columns
 
 
 CATALOGS = {len(pages): catalog(pages) for pages in (EARLY, PAGES)}
@@ -104,6 +122,7 @@ class Client:
         self.deadband = Deadband(absolute=band) if band else None
         self.band = band
         self.held: dict[int, float] = {}
+        self.labels: dict[int, int] = {}
         self.token = ""
         self.gateway: LiveState | None = None
         self.state: WatchState | None = None
@@ -126,7 +145,7 @@ class Client:
             if not honourable(token, selection, gateway.positions()):
                 change = state.since_token(gateway.image, token, count)
         if change is None:
-            self.held = {}
+            self.held, self.labels = {}, {}
             change = state.everything(gateway.image)
         self.gateway, self.state = gateway, state
         self._take(change)
@@ -151,8 +170,13 @@ class Client:
             for field, channel in zip(("setpoint", "readback"), PVS[row.number], strict=True):
                 held = getattr(row, field)
                 in_rows += [(row.number, channel)] if row.HasField(field) else []
-                if held.HasField("float64_value"):
-                    value = held.float64_value
+                if held.HasField("enum_value"):
+                    label = int(held.enum_value.label)
+                    assert label >= self.labels.get(channel, 0), "an older label after a newer"
+                    self.labels[channel] = label
+                if held.HasField("float64_value") or held.HasField("enum_value"):
+                    enum = held.HasField("enum_value")
+                    value = held.enum_value.index if enum else held.float64_value
                     assert value >= self.held.get(channel, -1.0), "an older value after a newer"
                     self.held[channel] = value
         in_columns: list[tuple[int, int]] = []
@@ -175,8 +199,7 @@ class Client:
 def values(gateway: LiveState, channels: Any) -> list[tuple[int, float]]:
     columns = gateway.image.columns(channels)
     there = np.flatnonzero(columns.kind)
-    found = columns.data[there].view("<f8").tolist()
-    return list(zip(channels[there].tolist(), found, strict=True))
+    return [(int(channels[i]), float(columns.value(i))) for i in there.tolist()]
 
 
 class World:
@@ -188,6 +211,8 @@ class World:
         self.images = [Image(numbers) for numbers in mine]
         self.owners = [Owner(numbers) for numbers in mine]
         self.truth: dict[int, float] = {}
+        self.labels = dict.fromkeys(ENUMS, 0)
+        """As the image has them, for all gateways."""
         self.in_flight: dict[tuple[int, int], list[BusBatch]] = {
             (at, shard): [] for at in (0, 1) for shard in range(shards)
         }
@@ -201,7 +226,7 @@ class World:
 
     def _gateway(self, pages: Any) -> LiveState:
         found = LiveState(self.shards)
-        found.take_directory(CATALOGS[len(pages)], [], pages, 1)
+        found.take_directory(CATALOGS[len(pages)], metadata(self.labels), pages, 1)
         return found
 
     # --- the owner ---
@@ -216,7 +241,7 @@ class World:
             return
         self.value += 1.0
         owner.sequence += 1
-        columns = floats(mine, [self.value] * len(mine), int(self.value))
+        columns = columns_of(mine, self.value)
         owner.unwritten.update(owner.table.apply(columns).tolist())
         owner.changed.note_changed(columns.key, owner.sequence)
         self.truth |= dict.fromkeys(mine, self.value)
@@ -230,6 +255,34 @@ class World:
                     part_of = columns.take(chosen)
                     batch = BusBatch(owner.epoch, owner.sequence, part, more, part_of)
                     self.in_flight[at, shard].append(batch)
+
+    def relabel(self, channel: int, prompt: bool, arrives: tuple[bool, bool]) -> None:
+        """Labels change while the IOC runs: they are in the image, and the number follows them."""
+        self.labels[channel] += 1
+        shard = shard_of_page(channel >> PAGE_SHIFT, self.shards)
+        owner = self.owners[shard]
+        owner.sequence += 1
+        columns = owner.table.columns(np.array([channel]))
+        owner.unwritten.update(owner.table.apply(columns).tolist())
+        owner.changed.note_changed(columns.key, owner.sequence)
+        if prompt:
+            self.write_image(shard)
+        for at, arrival in enumerate(arrives):
+            if arrival:
+                batch = BusBatch(owner.epoch, owner.sequence, 0, False, columns)
+                self.in_flight[at, shard].append(batch)
+
+    def read_labels(self, at: int) -> None:
+        """As the feed does, before a batch that needs them and after the pages of the image."""
+        gateway = self.gateways[at]
+        news = [
+            page
+            for page in metadata(self.labels)
+            if gateway.metadata.labels(page.number << PAGE_SHIFT | min(page.labels))
+            != page.labels[min(page.labels)]
+        ]
+        pages = gateway.pages
+        gateway.take_directory([], news, pages, 1)
 
     def write_image(self, shard: int) -> None:
         """Also what the image has lost: the owner looks for it."""
@@ -282,6 +335,8 @@ class World:
     def deliver(self, at: int, shard: int, count: int) -> None:
         flying = self.in_flight[at, shard]
         for batch in flying[:count]:
+            if (batch.columns.kind == Kind.ENUM).any():
+                self.read_labels(at)
             self.gateways[at].apply_batch(shard, batch)
         del flying[:count]
 
@@ -292,6 +347,7 @@ class World:
         index = np.flatnonzero(np.isin(numbers, gateway.pages_of(shard)))
         stamps = image.epoch[index], image.sequence[index]
         pages, ages = image.table.taken(index), image.ages[index]
+        self.read_labels(at)
         gateway.resynchronise(shard, pages, *stamps, image.fence, ages)
         stream = gateway.shards[shard].stream
         lacks = stream.position < self.owners[shard].due[at]
@@ -300,7 +356,7 @@ class World:
     def learn(self, at: int) -> None:
         """The directory has grown."""
         gateway = self.gateways[at]
-        gateway.take_directory(CATALOGS[len(PAGES)], [], PAGES, 2)
+        gateway.take_directory(CATALOGS[len(PAGES)], metadata(self.labels), PAGES, 2)
         self._part(gateway)
 
     def restart(self, at: int) -> None:
@@ -347,6 +403,7 @@ class World:
                 self.connect(who, 0)
             client.read()
             client.require_held(self.truth, "not the truth")
+            assert client.labels == self.labels, "not the labels of the machine"
 
 
 def draw(rng: random.Random, shards: int) -> Step:
@@ -355,11 +412,15 @@ def draw(rng: random.Random, shards: int) -> Step:
 
     def tick() -> Step:
         channels = sorted(rng.sample(CHANNELS, rng.randint(1, 3)))
-        arrives = (rng.random() < 0.7, rng.random() < 0.7)
-        return "tick", shard, channels, rng.random() < 0.5, arrives, rng.randint(1, 2)
+        return "tick", shard, channels, rng.random() < 0.5, some(), rng.randint(1, 2)
+
+    def some() -> tuple[bool, bool]:
+        return rng.random() < 0.7, rng.random() < 0.7
 
     kinds: list[tuple[int, Callable[[], Step]]] = [
         (8, tick),
+        (2, lambda: ("relabel", rng.choice(ENUMS), rng.random() < 0.5, some())),
+        (1, lambda: ("read_labels", at)),
         (8, lambda: ("deliver", at, shard, rng.randint(1, 3))),
         (4, lambda: ("resync", at, shard)),
         (4, lambda: ("connect", who, at)),
@@ -439,6 +500,19 @@ CASES: list[tuple[str, list[Step]]] = [
             ("beat", 0, 0),
             ("resync", 0, 0),
         ],
+    ),
+    (
+        "labels that changed while a client was away are told when it goes on",
+        [
+            ("connect", 0, 0),
+            ("relabel", 514, True, (True, True)),
+            ("deliver", 0, 0, 1),
+            ("connect", 0, 0),
+        ],
+    ),
+    (
+        "labels that only the image tells of are told too",
+        [("connect", 0, 0), ("relabel", 770, True, (False, False)), ("beat", 0, 0)],
     ),
     (
         "a batch with an absurd number does not wait for ever",

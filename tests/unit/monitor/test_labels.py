@@ -117,6 +117,38 @@ def test_labels_that_change_while_others_are_written(owned, news):
     assert told(owned) == {1: 0}
 
 
+def test_a_number_is_told_again_under_its_new_labels(owned, news):
+    """Of an IOC that runs on. A watcher that was away is told what changed since: this has."""
+    sequence = owned.state.sequence
+    owned.directory.update(np.array([1, 2]), relabeled(NEW, ()))
+    write(owned)
+    assert told(owned) == {1: 0}
+    assert owned.state.sequence == sequence + 1
+    owned.directory.update(np.array([1]), relabeled(OLD))
+    owned.fold(enums({1: 1}))
+    write(owned)
+    cut = owned.state.cut()
+    assert cut is not None
+    assert (cut.columns.key.tolist(), cut.columns.merged.tolist()) == ([1], [0])
+
+
+def test_numbers_of_a_past_owner_and_of_what_is_gone_are_not_told_again(owned, news):
+    owned.directory.update(np.array([1]), relabeled(NEW))
+    cut = next_cut(owned.directory)
+    gone = np.array([1])
+    owned.state.remove(gone)
+    owned.forget(gone)
+    assert told(owned) == {1: None}
+    owned.note_directory_written(cut, owned.state.epoch)
+    assert told(owned) == {}
+
+
+def relabeled(*labels: tuple[bytes, ...]):
+    told = info(len(labels))
+    told.labels[:] = labels
+    return told
+
+
 def test_loss_of_what_waits_waits_behind_it(owned, news):
     news.labels[1] = NEW
     owned.fold(enums({1: 1}))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages
 from drey_core.slot_sequences import Ages, SlotSequences
-from drey_core.values import KIND_NONE, Columns, State
+from drey_core.values import KIND_NONE, Columns, Kind, State
 from drey_monitor.domain.merging import latest
 
 I8 = NDArray[np.int64]
@@ -123,6 +123,19 @@ class ShardState:
         rows = self._without_hollow(columns)
         if len(rows):
             self._put_columns(rows.compacted())
+
+    def tell_again(self, channels: I8) -> None:
+        """Put enumerations into the next batch as they are, for their labels are others now.
+
+        Those that have not answered yet, and those that are in it already, are left out.
+        """
+        channels = np.sort(channels[np.isin(channels >> PAGE_SHIFT, self.numbers)])
+        rows = self._table.columns(channels)
+        again = (rows.kind == Kind.ENUM) & ~self._inherited[self._find_places(channels)]
+        for columns in self._pending:
+            again &= ~np.isin(channels, columns.key)
+        if again.any():
+            self._put_columns(rows.take(again).compacted())
 
     def settle(self) -> None:
         """The search is over: inherited channels that have not answered are DISCONNECTED."""
