@@ -54,6 +54,18 @@ _COMPLETIONS = {"": CompletionMode.UNSPECIFIED} | {
 }
 
 
+def group_problem(name: str) -> str | None:
+    """Why `name` cannot be that of a tag group, in words that follow it, or None.
+
+    Each group is a column of the files of PVs, beside those with a meaning of their own.
+    """
+    if name.casefold() in CANONICAL_NAMES:
+        return "is the name of another column in files of PVs"
+    if name != name.strip() or not name:
+        return "begins or ends with a blank, or is empty"
+    return None
+
+
 def short_cell(cell: str) -> str:
     return repr(cell if len(cell) <= 60 else cell[:60] + "…")
 
@@ -63,9 +75,16 @@ def parse_number(cell: str) -> float | None:
     if not cell:
         return None
     try:
-        return float(cell)
+        return float(_plain_number(cell))
     except ValueError:
         raise ValueError(f"{short_cell(cell)} is not a number") from None
+
+
+def _plain_number(cell: str) -> str:
+    """Python would also read `1_0` as 10, and the digits of other scripts."""
+    if "_" in cell or not cell.isascii():
+        raise ValueError(cell)
+    return cell
 
 
 def parse_finite(cell: str) -> float | None:
@@ -97,7 +116,7 @@ def parse_whole(cell: str) -> int | None:
     if not cell:
         return None
     try:
-        value = int(cell)
+        value = int(_plain_number(cell))
     except ValueError:
         raise ValueError(f"{short_cell(cell)} is not a whole number") from None
     if not -(2**31) <= value < 2**31:

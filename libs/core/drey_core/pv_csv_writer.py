@@ -9,7 +9,6 @@ from typing import Any
 
 from drey_core.errors import InvalidArgument
 from drey_core.pv_columns import (
-    CANONICAL_NAMES,
     DESCRIPTION,
     DEVICE,
     NAME,
@@ -21,6 +20,7 @@ from drey_core.pv_columns import (
     READBACK,
     SETPOINT,
     TOLERANCES,
+    group_problem,
 )
 from drey_core.pv_table import (
     NO_POLICY,
@@ -34,7 +34,7 @@ def write_pvs(table: FileTable) -> bytes:
 
     The four columns of the import come first; reserved columns follow where a PV uses them or the
     table's `columns` names them, and then the tag groups. Raises `InvalidArgument` for a group
-    that has the name of a reserved column.
+    that no column can be called, as the catalog lets none be.
     """
     columns: list[tuple[str, Sequence[str]]] = [
         (SETPOINT, table.setpoint),
@@ -94,10 +94,9 @@ def _group_cells(table: FileTable) -> list[tuple[str, list[str]]]:
                 cells[group] = [""] * len(table)
             cells[group][row] = ",".join(quoted)
     for group in cells:
-        if group.casefold() in CANONICAL_NAMES or group != group.strip() or not group:
+        if problem := group_problem(group):
             raise InvalidArgument(
-                f"the tag group {group!r} cannot be a column: the name is reserved, or blank",
-                field="groups",
+                f"the tag group {group!r} {problem}: give it another name first", field="groups"
             )
     return list(cells.items())
 

@@ -367,3 +367,29 @@ async def test_a_bulk_delete_is_undone_in_bulk(service) -> None:
     with refused(StatusCode.NOT_FOUND, "NOT_FOUND"):
         nobody = selector_pb2.Selector(names=["NOBODY"])
         await service.catalog.BatchUndeletePvs(rpc.BatchUndeletePvsRequest(selector=nobody))
+
+
+@pytest.mark.parametrize("name", ["Setpoint", "read only", "Restore Stage", " Area", "Area ", " "])
+async def test_no_group_is_called_what_no_file_can_have(machine, name) -> None:
+    """One such group, and nothing of the catalog could be exported any more."""
+    group = catalog_pb2.TagGroup(name=name)
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "tag_group.name"):
+        await machine.catalog.CreateTagGroup(rpc.CreateTagGroupRequest(tag_group=group))
+    area = (await groups_of(machine))["Area"]
+    area.name = name
+    request = rpc.UpdateTagGroupRequest(tag_group=area)
+    request.update_mask.paths.append("name")
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "tag_group.name"):
+        await machine.catalog.UpdateTagGroup(request)
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+        await create(machine, "NEW", tags=[(name, "t")])
+    tag = rpc.TagPvsRequest(add=[catalog_pb2.TagRef(group=name, tag="t")])
+    tag.selector.all = True
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+        await machine.catalog.TagPvs(tag)
+    answers = [answer async for answer in machine.catalog.ExportPvs(_everything())]
+    assert b"".join(answer.data for answer in answers).startswith(b"Setpoint,")
+
+
+def _everything() -> rpc.ExportPvsRequest:
+    return rpc.ExportPvsRequest(selector=selector_pb2.Selector(all=True))

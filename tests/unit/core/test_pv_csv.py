@@ -326,3 +326,12 @@ def test_a_group_with_a_reserved_name_cannot_be_exported():
     table.groups = ("device",)
     with pytest.raises(InvalidArgument, match="device"):
         write_pvs(table)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [("Abs Tolerance", "1_0"), ("Abs Tolerance", "\u0661"), ("Restore Stage", "1_0")],
+)
+def test_what_only_python_reads_as_a_number_is_none(column: str, cell: str) -> None:
+    parsed = parse_pvs(f"Setpoint,{column}\nA,{cell}\n".encode())
+    assert [problem.column for problem in parsed.problems] == [column]

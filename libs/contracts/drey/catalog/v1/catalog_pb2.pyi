@@ -584,7 +584,9 @@ class TagGroup(_message.Message):
     id: _builtins.str
     """UUIDv7, made by the server."""
     name: _builtins.str
-    """Unique, case ignored."""
+    """Unique, case ignored. It is a column of the files of PVs: not that of another one (`Setpoint`),
+    and without a blank at either end.
+    """
     description: _builtins.str
     """Description for people."""
     etag: _builtins.str

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from drey_core.errors import FailedPrecondition, NotFound, Reason
+from drey_core.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
+from drey_core.pv_columns import group_problem
 from drey_snapshot.catalog.domain.changes import CatalogState, Changes, Counters, name_taken
 from drey_snapshot.catalog.domain.draft import Draft, copy_of
 from drey_snapshot.catalog.domain.tags import (
@@ -65,12 +66,16 @@ class TagEdit(ABC):
         return self._tag_numbers.get((group.casefold(), tag.casefold()))
 
     def ensure_group(self, name: str) -> TagGroup:
-        """The group of a name, made where it is not there."""
+        """The group of a name, made where it is not there. Raises `InvalidArgument`."""
         id = self._group_ids.get(name.casefold())
-        return self._groups[id] if id is not None else self._add_group(name, "")
+        if id is not None:
+            return self._groups[id]
+        _require_column(name, "tags")
+        return self._add_group(name, "")
 
     def create_group(self, name: str, description: str, tags: Iterable[str]) -> TagGroup:
         """Add a group with tags. Raises `AlreadyExists`."""
+        _require_column(name, "tag_group.name")
         self._refuse_group(name, "")
         folded = [tag.casefold() for tag in tags]
         for i, tag in enumerate(folded):
@@ -83,6 +88,8 @@ class TagEdit(ABC):
 
     def update_group(self, group: TagGroup, name: str, description: str) -> TagGroup:
         """Rename or describe a group."""
+        if name != group.name:
+            _require_column(name, "tag_group.name")
         self._refuse_group(name, group.id)
         changed = replace(group, name=name, description=description, version=self.version)
         if (name, description) == (group.name, group.description):
@@ -309,3 +316,13 @@ class TagEdit(ABC):
             after.tags = tuple(n for n in draft.tags if n not in numbers)
             self.update(draft, after)
         return len(rows)
+
+
+def _require_column(group: str, field: str) -> None:
+    """A group that no file of PVs can have would let none be exported."""
+    if problem := group_problem(group):
+        raise InvalidArgument(
+            f"{field}: a tag group cannot be called {group!r}: it {problem}",
+            field=field,
+            metadata={"field": field},
+        )
