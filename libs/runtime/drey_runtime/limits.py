@@ -263,6 +263,9 @@ def _field_check(field: FieldDescriptor, limits: annotations_pb2.Limits) -> Chec
             _check_list(where, value, limits)
         elif isinstance(value, str):
             _check_text(where, value, limits)
+            if limits.uuid and value != value.lower():
+                # one id has two spellings; a repeat in the other one would do everything twice
+                setattr(message, name, value.lower())
         else:
             _check_number(where, value, limits)
 

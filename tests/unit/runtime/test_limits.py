@@ -43,6 +43,19 @@ def test_ids_are_uuids() -> None:
     assert (error.reason, error.field) == (Reason.MALFORMED_ID, "id")
 
 
+def test_an_id_is_one_whatever_its_letters() -> None:
+    """Else a repeat by a client that writes UUIDs in capitals would act a second time."""
+    upper = "0189ABCD-0000-7000-8000-00000000ABCD"
+    requests = [
+        catalog_service_pb2.CreatePvRequest(pv=catalog_pb2.Pv(id=upper), request_id=upper),
+        catalog_service_pb2.ImportPvsRequest(options={"request_id": upper}),
+        snapshot_service_pb2.GetSnapshotRequest(id=upper),
+    ]
+    for request in requests:
+        limits.check(request)
+        assert upper not in str(request) and upper.lower() in str(request)
+
+
 @pytest.mark.parametrize("name", ["a b", "a\tb", "a\x00", "x" * 501, "é" * 251])
 def test_names_that_cannot_be(name: str) -> None:
     request = catalog_service_pb2.CreatePvRequest(pv=catalog_pb2.Pv(setpoint={"address": name}))
