@@ -64,7 +64,7 @@ def _read_values(file: str) -> Iterator[tuple[str, str]]:
     if text.lstrip().startswith("{"):
         try:
             values_by_name = json.loads(text, object_pairs_hook=_each_once)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             why = f"--values {file}: is not JSON: {error}"
             raise usage_error(why, remedy=_FILE_FORM) from error
         for name, value in values_by_name.items():
@@ -116,18 +116,31 @@ def _number(option: str, text: str, value: str) -> float:
 
 
 def _value(text: str, value: str) -> value_pb2.Value:
+    """What is typed as a value; whether the PV can have it is for the server to say."""
     try:
         parsed = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = value  # a label, or a text without quotes
+    try:
+        return _parsed_value(text, parsed)
+    except (ValueError, OverflowError) as error:
+        raise _refused("--set", text, "no value can be that large, or that text") from error
+
+
+def _parsed_value(text: str, parsed: object) -> value_pb2.Value:
     if isinstance(parsed, bool):
         return value_pb2.Value(bool_value=parsed)
+    if isinstance(parsed, int) and parsed >= 2**63:
+        return value_pb2.Value(uint64_value=parsed)
     if isinstance(parsed, int) and abs(parsed) >= 2**53:
         return value_pb2.Value(int64_value=parsed)
     if isinstance(parsed, int | float):
         return value_pb2.Value(float64_value=parsed)
     if isinstance(parsed, str):
         return value_pb2.Value(string_value=parsed)
+    whole = isinstance(parsed, list) and all(type(each) is int for each in parsed)
+    if isinstance(parsed, list) and whole and any(abs(each) >= 2**53 for each in parsed):
+        return value_pb2.Value(int64_array=value_pb2.Int64Array(elements=parsed))
     if isinstance(parsed, list) and all(type(each) in (int, float) for each in parsed):
         return value_pb2.Value(float64_array=value_pb2.DoubleArray(elements=parsed))
     if isinstance(parsed, list) and all(isinstance(each, str) for each in parsed):

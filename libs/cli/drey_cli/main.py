@@ -111,6 +111,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit status. Nothing is raised but defects."""
     out = Output(json="--json" in arguments)
     try:
+        _require_utf8(arguments)
         result: Any = drey.main(list(arguments), prog_name="drey", standalone_mode=False)
         # Here, where a reader that has gone is no traceback.
         sys.stdout.flush()
@@ -141,6 +142,20 @@ def run(arguments: Sequence[str]) -> int:
         )
         return ExitCode.REFUSED
     return int(result or 0)
+
+
+def _require_utf8(arguments: Sequence[str]) -> None:
+    """Bytes that are no text come from shell and environment as lone surrogates."""
+    settings = (f"{k}={v}" for k, v in os.environ.items() if k.startswith("DREY_"))
+    for text in (*arguments, *settings):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            where = text.partition("=")[0] if text not in arguments else ascii(text[:60])
+            raise usage_error(
+                f"{where} is not UTF-8 at character {error.start + 1}",
+                remedy="see that the terminal, and the file where it comes from, are in UTF-8",
+            ) from error
 
 
 def _forget_output() -> None:

@@ -46,6 +46,17 @@ def address_nowhere():
     return ["--server", "127.0.0.1:1", "--timeout", "2s"]
 
 
+@pytest.mark.parametrize("command", [["pv", "get"], ["status", "--key"], ["restore", "plan"]])
+def test_what_is_not_utf8_is_refused_before_anything_is_sent(capsys, monkeypatch, command):
+    assert run([*command, b"x\xff".decode(errors="surrogateescape")]) == 2
+    assert "is not UTF-8 at character 2" in capsys.readouterr().err
+    monkeypatch.setenv("DREY_KEY", b"k\xff".decode(errors="surrogateescape"))
+    assert run(["status"]) == 2
+    shown = capsys.readouterr().err
+    assert "DREY_KEY is not UTF-8" in shown
+    assert "dcff" not in shown
+
+
 def test_every_command_has_help_and_json(capsys):
     for path, built in every_command():
         assert built.help, path

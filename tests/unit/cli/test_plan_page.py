@@ -88,6 +88,41 @@ def test_rows_hold_every_pv_with_its_reason() -> None:
     assert rows[3]["notes"] == "no readback"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "99999999999999999999",
+        "-9223372036854775809",
+        f"[1, {'9' * 400}]",
+        f"[{2**63}]",
+        r'"\ud800"',
+        r'["\ud800"]',
+        "\udcff",
+    ],
+)
+def test_what_no_value_can_be_is_refused_by_its_option(value: str) -> None:
+    for edits in (
+        lambda: plan_edits([f"X={value}"], [], []),
+        lambda: given_values([f"X={value}"], None),
+    ):
+        with pytest.raises(CliError) as caught:
+            edits()
+        assert (caught.value.code, caught.value.reason) == (2, "USAGE")
+
+
+def test_whole_numbers_are_what_was_typed() -> None:
+    typed = [str(2**63 - 1), str(2**63), str(-(2**63)), f"[{2**53 + 1}, -1]", "[" * 5000]
+    edits = plan_edits([f"X={value}" for value in typed], [], [])
+    first, second, third, fourth, fifth = (edit.value for edit in edits)
+    assert (first.int64_value, second.uint64_value, third.int64_value) == (
+        2**63 - 1,
+        2**63,
+        -(2**63),
+    )
+    assert list(fourth.int64_array.elements) == [2**53 + 1, -1]
+    assert fifth.string_value == "[" * 5000
+
+
 def test_edits_as_they_are_typed() -> None:
     edits = plan_edits(["M=Hold", "X=[1, 2.5]"], ["Q:*=1.02", "A=2"], ["Q:*=-0.5"])
     assert [(list(e.selector.globs), list(e.selector.names)) for e in edits] == [
