@@ -55,7 +55,7 @@ class World:
 
     def __init__(self, postgres: Postgres, nats: Nats, valkey: Valkey, keys: Keys) -> None:
         self.postgres, self.nats, self.valkey, self._keys = postgres, nats, valkey, keys
-        self.settings = make_settings(self, keys, postgres.url)  # type: ignore[arg-type]
+        self.settings = make_settings(self, keys, postgres.url)
         self.imports = 0
         self.process: Any = None
         self.catalog: Any = None

@@ -84,9 +84,8 @@ async def test_nothing_is_missed_told_twice_or_called_broken(db: Database, tmp_p
             assert filtered == sorted(set(filtered), reverse=True)
             check = await servicer.VerifyChain(pb.VerifyChainRequest(), None)
             assert not check.findings
-            assert check.last_hash == await db.run_reading(
-                lambda conn, number=check.last_sequence: audit.read_hash(conn, number)
-            )
+            async with db.acquire() as conn:
+                assert check.last_hash == await audit.read_hash(conn, check.last_sequence)
             looks += 1
             changed.notify()
         await asyncio.gather(*writers)
