@@ -1,7 +1,7 @@
 """The owner of the shard is killed with `kill -9`: time to fresh values at the watcher.
 
 And it is stopped with SIGTERM, upon which it hands over: the longest time without values there.
-Both by the embedded lock, and by a Kubernetes Lease.
+Both by the embedded lock, and by a Kubernetes Lease; the kill without and with a warm standby.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from bench.live import LiveSite, live, ours
 from bench.names import readbacks
 from bench.report import Result
 from bench.watcher import Watcher, stamp, watching
+from drey.events.v1.instances_pb2 import InstanceReport
 from drey.monitor.v1 import monitor_service_pb2
+from drey_runtime.bus import Bus
+from drey_runtime.nats_client import Msg
+from drey_runtime.settings import CommonSettings
 from drey_testing.cluster.api_server import ApiServer
 from drey_testing.cluster.programs import ProgramsMissing
 
@@ -35,6 +39,7 @@ _KNOWN_S = 3.0
 """Owner and standby have heard of each other."""
 _AFTER_S = 2.0
 _NAMESPACE = "bench"
+_WARM = {"DREY_MONITOR_WARM_STANDBYS": "1"}
 
 
 class _Fresh:
@@ -69,6 +74,39 @@ async def _owner_pid(site: LiveSite) -> int:
     if beat is None:
         raise RuntimeError("the shard has no owner")
     return int(beat.owner.rpartition(":")[2])
+
+
+class _Reports:
+    """The last report of each monitor."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, InstanceReport] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def listening(cls, nats_url: str) -> AsyncIterator[_Reports]:
+        """Listens during the body."""
+        reports, bus = cls(), Bus(nats_url, CommonSettings().namespace, "bench-reports")
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(bus.run())
+            await bus.subscribe(bus.subject("instances", "monitor"), reports._note_report)
+            yield reports
+            task.cancel()
+
+    async def _note_report(self, message: Msg) -> None:
+        report = InstanceReport.FromString(message.data)
+        self._reports[report.instance] = report
+
+    async def until_warm(self, owner: int) -> int:
+        """Wait until another than the process `owner` keeps the shard warm; its process id."""
+        async with asyncio.timeout(_LONG_S):
+            while True:
+                for name, report in self._reports.items():
+                    pid = int(name.rpartition(":")[2])
+                    is_warm = set(report.standby_shards) & set(report.prepared)
+                    if is_warm and pid != owner and psutil.pid_exists(pid):
+                        return pid
+                await asyncio.sleep(0.1)
 
 
 async def _kill_owner(site: LiveSite, fresh: _Fresh) -> float:
@@ -125,6 +163,37 @@ async def _measure(
     return seconds, gaps
 
 
+async def _measure_warm(
+    pvs: int, runs: int, implementation: str, settings_of: Callable[[int], Mapping[str, str]]
+) -> tuple[list[float], list[float], list[float]]:
+    """Seconds after a kill where the standby is warm; MB of owners, and of standbys."""
+    seconds: list[float] = []
+    owner_mb: list[float] = []
+    standby_mb: list[float] = []
+    moving = min(_MOVING, pvs)
+
+    def warm_settings(number: int) -> Mapping[str, str]:
+        return {**settings_of(number), **_WARM}
+
+    async with (
+        live(pvs, implementation, moving=moving, monitors=2, settings_of=warm_settings) as site,
+        _Reports.listening(site.site.stack.nats.url) as reports,
+    ):
+        names = site.names_of(readbacks(moving))
+        await site.ioc.rate(_RATE_HZ)
+        async with watching(site.site.channel, site.site.call["metadata"], names) as watcher:
+            fresh = _Fresh(watcher, moving)
+            for _ in range(runs):
+                await site.until_standby()
+                owner = await _owner_pid(site)
+                standby = await reports.until_warm(owner)
+                await site.ioc.until_idle()
+                owner_mb.append(psutil.Process(owner).memory_info().rss / 1e6)
+                standby_mb.append(psutil.Process(standby).memory_info().rss / 1e6)
+                seconds.append(await _kill_owner(site, fresh))
+    return seconds, owner_mb, standby_mb
+
+
 @asynccontextmanager
 async def _leases() -> AsyncIterator[Callable[[int], Mapping[str, str]]]:
     """A Lease at an API server of its own; settings of monitors that own by it, as shipped."""
@@ -156,14 +225,22 @@ async def run(pvs: int, runs: int) -> Result:
     result.figure("worst_s", [max(seconds)], _TARGET_S)
     result.figure("hand_over_median_s", gaps, _HAND_OVER_S)
     result.figure("hand_over_worst_s", [max(gaps)], _HAND_OVER_S)
+    warm, owner_mb, standby_mb = await _measure_warm(pvs, runs, mine, lambda _: {})
+    result.figure("warm_median_s", warm, _TARGET_S)
+    result.figure("warm_worst_s", [max(warm)], _TARGET_S)
+    result.figure("owner_mb", owner_mb, None)
+    result.figure("warm_standby_mb", standby_mb, None)
     try:
         async with _leases() as settings_of:
             seconds, gaps = await _measure(pvs, runs, mine, settings_of)
+            warm, _, _ = await _measure_warm(pvs, runs, mine, settings_of)
     except ProgramsMissing as error:
         result.notes.append(f"NOT MEASURED with a Lease: {error}")
         return result
     result.figure("lease_median_s", seconds, _LEASE_TARGET_S)
     result.figure("lease_worst_s", [max(seconds)], _LEASE_TARGET_S)
+    result.figure("lease_warm_median_s", warm, _LEASE_TARGET_S)
+    result.figure("lease_warm_worst_s", [max(warm)], _LEASE_TARGET_S)
     result.figure("lease_hand_over_median_s", gaps, _HAND_OVER_S)
     result.figure("lease_hand_over_worst_s", [max(gaps)], _HAND_OVER_S)
     return result

@@ -208,6 +208,7 @@ def test_each_service_takes_what_the_chart_gives_it(
             "networkPolicy.enabled",
         ),
         ('settings.monitor={"max_shards":1},shards=3', "max_shards"),
+        ("settings.monitor.warm_standbys=2", "warm_standbys"),
         # where pods run, and what is written on them
         ("pods.labels.app\\.kubernetes\\.io/name=mine", "app.kubernetes.io/name"),
         ('pods.env:=[{"name":"DREY_SHARDS","value":"2"}]', "DREY_SHARDS"),

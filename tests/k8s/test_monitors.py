@@ -67,9 +67,11 @@ class LeasedRig:
         duration_s: int = 2,
         kubeconfig: Path | None = None,
         urls: Mapping[str, str] = MappingProxyType({}),
+        **settings: str,
     ) -> MonitorProcess:
         return self.rig.start_monitor(
             urls=urls,
+            **settings,
             LEASE="kubernetes",
             LEASE_NAMESPACE=self.namespace,
             LEASE_IDENTITY=f"monitor-{len(self.rig.monitors)}",
@@ -287,3 +289,34 @@ async def test_each_monitor_takes_its_share_and_hands_it_back(balanced: LeasedRi
     balanced.check_batches()
     for monitor in balanced.rig.monitors:
         assert "lease lost" not in monitor.log.read_text()
+
+
+async def test_a_killed_owner_is_followed_by_its_warm_standby_and_not_by_a_cold_one(
+    balanced: LeasedRig,
+) -> None:
+    rig = balanced.rig
+    first = balanced.start_monitor(WARM_STANDBYS="1", BALANCE="false")
+    await rig.wait_settled(WAIT_S)
+    second = balanced.start_monitor(WARM_STANDBYS="1", BALANCE="false")
+
+    async def warm() -> bool:
+        return second.log.read_text().count(" channels come, 0 go") == rig.shards
+
+    await eventually(warm, "the standby has its channels", WAIT_S)
+    third = balanced.start_monitor(BALANCE="false")
+
+    async def known() -> bool:
+        return f":{second.pid}" in third.log.read_text()
+
+    await eventually(known, "the third knows of the standby", WAIT_S)
+    epochs = [beat.epoch for beat in await rig.image.heartbeats(rig.shards) if beat]
+    published = {(batch.shard, batch.epoch) for batch, _ in rig.listener.batches}
+    assert published == set(enumerate(epochs)), "a standby says nothing"
+    first.signal(signal.SIGSTOP)
+    for shard, epoch in enumerate(epochs):
+        await wait_epoch_after(rig, epoch, shard)
+    assert await balanced.shares() == [0, 0, rig.shards]
+    assert "owning shard" not in third.log.read_text()
+    first.signal(signal.SIGCONT)
+    await wait_stopped(first)
+    balanced.check_batches()

@@ -112,21 +112,20 @@ class ImageWatch:
             await asyncio.sleep(0.01)
 
 
-async def wait_epoch_after(rig: MonitorRig, epoch: int) -> int:
-    """Wait for an owner with a greater one, that published under it; its epoch."""
+async def wait_epoch_after(rig: MonitorRig, epoch: int, shard: int = 0) -> int:
+    """Wait for an owner of a shard with a greater one, that published under it; its epoch."""
+    found = 0
 
     async def followed() -> bool:
-        (beat,) = await rig.image.heartbeats(1)
-        return (
-            beat is not None
-            and beat.epoch > epoch
-            and any(batch.epoch == beat.epoch for batch, _ in rig.listener.batches)
+        nonlocal found
+        beat = (await rig.image.heartbeats(rig.shards))[shard]
+        found = 0 if beat is None else beat.epoch
+        return found > epoch and any(
+            batch.epoch == found and batch.shard == shard for batch, _ in rig.listener.batches
         )
 
-    await eventually(followed, f"an owner after epoch {epoch}", WAIT_S)
-    (beat,) = await rig.image.heartbeats(1)
-    assert beat is not None
-    return beat.epoch
+    await eventually(followed, f"an owner of shard {shard} after epoch {epoch}", WAIT_S)
+    return found
 
 
 async def wait_stopped(monitor: MonitorProcess) -> None:

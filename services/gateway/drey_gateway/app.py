@@ -191,7 +191,12 @@ async def main(settings: GatewaySettings, app: App) -> None:
     )
 
     services: list[tuple[str, object]] = [
-        (MONITOR, MonitorServicer(context, feed.loaded.is_set, limiter, sessions, relay, drifts)),
+        (
+            MONITOR,
+            MonitorServicer(
+                context, feed.loaded.is_set, limiter, sessions, relay, drifts, feed.instances
+            ),
+        ),
         (ACCESS, AccessServicer(store)),
         (JOB, JobServicer(jobs, db)),
         (AUDIT, AuditServicer(db, anchors, events.changed, limiter, settings.caller_share)),

@@ -81,8 +81,10 @@ def _to_duration(milliseconds: int | None) -> Duration | None:
     return duration
 
 
-def shard_status(number: int, shard: Shard, fresh: bool, now: int) -> monitor_pb2.ShardStatus:
-    """A shard as GetMonitorStatus tells."""
+def shard_status(
+    number: int, shard: Shard, fresh: bool, now: int, standbys: Sequence[tuple[str, bool]] = ()
+) -> monitor_pb2.ShardStatus:
+    """A shard as GetMonitorStatus tells; `standbys` as `InstanceBook.standbys` has them."""
     owner_report = shard.report
     return monitor_pb2.ShardStatus(
         state=shard_state(number, shard, fresh, now),
@@ -98,6 +100,9 @@ def shard_status(number: int, shard: Shard, fresh: bool, now: int) -> monitor_pb
         channel_access=owner_report.channel_access,
         tick=_to_duration(owner_report.tick_ms or None),
         directory_version=owner_report.directory_version,
+        standbys=[
+            monitor_pb2.ShardStandby(instance=name, warm=is_warm) for name, is_warm in standbys
+        ],
     )
 
 

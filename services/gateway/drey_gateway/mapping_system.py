@@ -48,6 +48,8 @@ def instance_sign(report: InstanceReport) -> InstanceSign:
         ioc_count=report.ioc_count,
         queues=[Queue(q.name, q.depth, q.bound, q.dropped) for q in report.queues],
         doubles=[DoubleName(d.name, d.taken, d.ignored, d.since_ns) for d in report.served_twice],
+        standbys={shard: shard in set(report.prepared) for shard in report.standby_shards},
+        standbys_asked=report.warm_standbys,
     )
 
 

@@ -77,7 +77,15 @@ async def main(settings: MonitorSettings, app: App) -> None:
     app.start(MonitorReadiness(health, catalog, bus, image), "readiness")
     book = IocBook()
     app.start(IocWatch(hub, book, shards), "IOCs")
-    balancer = Balancer(shards, epochs, bus, settings.shards, settings.balance)
+    balancer = Balancer(
+        shards,
+        epochs,
+        bus,
+        settings.shards,
+        settings.balance,
+        settings.warm_standbys,
+        settings.lease_duration if settings.lease == "kubernetes" else 0.0,
+    )
     balancer.reports = InstanceReports(
         bus,
         "monitor",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drey_ca.interface import InfoColumns
 from drey_core.errors import Unavailable
+from drey_core.page_table import PageTable
+from drey_core.pages import PAGE_SHIFT
 from drey_core.values import KIND_NONE, Columns, Kind, State
 from drey_monitor.domain.directory import DirectoryCut, DirectoryState
 from drey_monitor.domain.merging import latest
@@ -26,6 +28,9 @@ _WAITING_BATCHES = 16
 _EARLY_PARTS = 4
 _LONGEST_BUSY_NS = 5_000_000_000
 """Below what an owner that ends waits for its successor."""
+_STOOD_STILL_S = 2.0
+_LEAST_PART = 0.9
+"""Of the connected channels of the owner: what a warm standby has of them, or it is none."""
 
 TakeInfo = Callable[[int, NDArray[np.int64]], tuple[NDArray[np.int64], InfoColumns] | None]
 """Of a shard, those among some channels whose info changed, and it; see `ChannelHub`."""
@@ -181,30 +186,42 @@ class Owned:
 
 
 class WarmShard:
-    """The channels of a shard that another monitor offers, connected before it is ours."""
+    """The channels of a shard that another owns, watched here and told to nobody.
+
+    While it is offered to this process, or all the time where this is its warm standby.
+    """
 
     def __init__(self, settle_ns: int) -> None:
         self.followed: dict[int, bytes] = {}
         """Encoded pages of the catalog whose channels are watched."""
         self.added = asyncio.Event()
+        """Set while the channels of `followed` are all made."""
+        self.catalog_wake = asyncio.Event()
+        self.looked_at: float | None = None
+        """When the process last looked after it; None: not since its channels were made."""
         self._settling = SearchSettling(settle_ns)
-        self._early: list[Columns] = []
+        self._table = PageTable(np.zeros(0, np.int64))
         self._valued_since: int | None = None
         """When as many had a value as the owner says are connected."""
 
+    def follow(self, pages: Mapping[int, bytes], removed: NDArray[np.int64]) -> None:
+        """These pages of the catalog changed; what was kept of the channels `removed` is over."""
+        self.added.clear()
+        self._table.add_pages(np.array(list(pages), np.int64))
+        self._table.clear(removed)
+        self.followed.update(pages)
+
     def fold(self, columns: Columns) -> None:
         """Take in drained rows, keyed by channel; the latest of each is kept."""
-        self._early.append(columns)
-        if len(self._early) > _EARLY_PARTS:
-            self._early = [latest(self._early)]
+        self._table.apply(columns)
 
-    def take_early(self) -> list[Columns]:
+    def columns(self) -> Columns:
         """What came so far, for the owner to be.
 
         What was merged meanwhile was the former owner's to publish: it is not told as missed.
         """
-        early, self._early = self._early, []
-        return [replace(each, merged=np.zeros_like(each.merged)) for each in early]
+        place, slot = np.nonzero(self._table.pages.values["state"])
+        return self._table.columns((self._table.numbers[place] << PAGE_SHIFT) + slot).compacted()
 
     def is_prepared(self, now_ns: int, channels: int, connected: int, asking: int) -> bool:
         """Whether as many have a value as the owner says are connected, or no more come.
@@ -212,10 +229,7 @@ class WarmShard:
         And nothing is asked of their IOCs any more, or for a while there was: one that is busy with
         subscriptions is late with the values that the owner is to publish.
         """
-        self._early = [latest(self._early)] if self._early else []
-        rows = self._early[0] if self._early else Columns.empty(0)
-        up = rows.state == State.CONNECTED
-        valued = int((up & (rows.kind != KIND_NONE)).sum())
+        up, valued = self._count_connected()
         all_valued = valued >= connected
         if not all_valued:
             self._valued_since = None
@@ -225,13 +239,34 @@ class WarmShard:
         return self.added.is_set() and (
             (all_valued and (not asking or waited_ns >= _LONGEST_BUSY_NS))
             or self._settling.look(
-                now_ns,
-                searched=True,
-                channels=channels,
-                connected=int(up.sum()),
-                valued=valued - asking,
+                now_ns, searched=True, channels=channels, connected=up, valued=valued - asking
             )
         )
+
+    def note_look(self, now_s: float) -> bool:
+        """Whether it was not looked after for long, by `boottime`: the process was stopped.
+
+        Then older values than the owner has told lie in its sockets, and all of it has to begin
+        anew. A loop that is only blocked looks the same; the channels are connected once more.
+        """
+        before, self.looked_at = self.looked_at, now_s
+        return before is not None and now_s - before > _STOOD_STILL_S
+
+    def falls_behind(self, connected: int) -> bool:
+        """Whether it is clearly less connected than the owner, though it was prepared.
+
+        Then another may be the better one, and it has to be prepared anew.
+        """
+        behind = self._count_connected()[0] < _LEAST_PART * connected
+        if behind:
+            self._settling.restart()
+        return behind
+
+    def _count_connected(self) -> tuple[int, int]:
+        """Channels that are connected, and those of them that have a value."""
+        values = self._table.pages.values
+        up = values["state"] == State.CONNECTED
+        return int(np.count_nonzero(up)), int(np.count_nonzero(up & (values["kind"] != KIND_NONE)))
 
 
 class LeftToAnother(Exception):
@@ -245,7 +280,8 @@ class ShardTurn:
         self.free = asyncio.Event()
         self.free.set()
         self.wanted = asyncio.Event()
-        self.prepared = False
+        """To be prepared for: it is offered to this process, which may be its standby as well."""
+        self.offered = self.standing = self.prepared = False
         self._limit: asyncio.Timeout | None = None
 
     @asynccontextmanager
@@ -279,9 +315,10 @@ class ShardTurn:
             self._limit.reschedule(asyncio.get_running_loop().time())
             self._limit = None
 
-    def set_wanted(self, wanted: bool) -> None:
-        """Whether it is offered to this process."""
-        if wanted:
+    def set_wanted(self, *, offered: bool, standing: bool) -> None:
+        """Whether it is offered to this process, and whether this is to be its warm standby."""
+        self.offered, self.standing = offered, standing
+        if offered or standing:
             self.wanted.set()
         else:
             self.wanted.clear()
@@ -333,9 +370,18 @@ class Shards:
         """What is prepared of a shard."""
         return self._warm.get(shard)
 
+    def warm_shards(self) -> list[tuple[int, WarmShard]]:
+        """All that is prepared, by shard."""
+        return list(self._warm.items())
+
     def end_warm(self, shard: int) -> WarmShard | None:
         """It is not prepared for any more, because it is owned now, or somebody else's."""
         return self._warm.pop(shard, None)
+
+    def followed(self, shard: int) -> Mapping[int, bytes]:
+        """Encoded pages of the catalog whose channels are watched here, as owner or before."""
+        home = self._owned.get(shard) or self._warm.get(shard)
+        return {} if home is None else home.followed
 
     @property
     def full(self) -> bool:

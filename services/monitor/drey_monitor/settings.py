@@ -27,6 +27,14 @@ class MonitorSettings(ChannelAccessSettings):
         description="Hand shards over to other monitors until all have their share, by channels"
         " and by rate. A monitor that is stopped hands over in any case.",
     )
+    warm_standbys: int = Field(
+        0,
+        ge=0,
+        le=4,
+        description="Other monitors that keep each shard's channels connected, so that one that"
+        " dies is followed without a search. It costs as many connections and subscriptions more"
+        " at the IOCs, and memory in the monitors. The same for all monitors of a site.",
+    )
     heartbeat: float = Field(
         0.5, ge=0.1, le=10, description="Seconds between two signs of life of a shard."
     )

@@ -124,3 +124,19 @@ def test_channels_that_hung_are_told_until_ten_minutes_after_the_last():
     assert not book.iocs(20 * SECOND)[0].troubled
     assert note(619, reconnected=5) == {findings.Level.INFO}
     assert note(621, reconnected=5) == set()
+
+
+def test_a_shard_with_too_few_warm_standbys_is_found_and_who_they_are_is_told():
+    book = InstanceBook()
+    book.note(sign(standbys_asked=1), 0)
+    book.note(sign(name="b:1", standbys={0: True, 1: False}, standbys_asked=1), 0)
+    assert book.standbys(0) == {0: [("b:1", True)], 1: [("b:1", False)]}
+    found = findings.of_standbys(book, 3, 0)
+    assert [f.subject for f in found] == [Subject("shard", 1), Subject("shard", 2)]
+    assert all(f.code == Code.STANDBY_MISSING and f.remedy for f in found)
+    assert "0 of 1 warm standbys, 1 more connect" in found[0].text
+    # where none were asked for nothing is missing, nor where nobody is heard
+    other = InstanceBook()
+    other.note(sign(), 0)
+    assert findings.of_standbys(other, 3, 0) == []
+    assert findings.of_standbys(book, 3, 6 * SECOND) == []

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drey_monitor.domain.balance import Move, ShardLoad, SteadyNeed, plan_moves, shard_weights
+from drey_monitor.domain.balance import (
+    Move,
+    ShardLoad,
+    SteadyNeed,
+    plan_moves,
+    plan_standbys,
+    shard_weights,
+)
 
 NAMES = st.integers(1, 25).map(lambda n: [f"host{i}:1" for i in range(n)])
 
@@ -150,3 +157,75 @@ def test_what_has_to_move_must_last_among_the_same_monitors():
     assert not need.observe(True, ["a", "b", "c"], 2.0)
     assert not need.observe(False, ["a", "b", "c"], 2.5)
     assert not need.observe(True, ["a", "b", "c"], 3.4)
+
+
+# --- warm standbys ---
+
+
+def checked_standbys(owners, standbys, loads, names, count) -> dict[int, frozenset[str]]:
+    planned = plan_standbys(owners, standbys, loads, names, count)
+    assert planned.keys() == owners.keys()
+    for shard, keepers in planned.items():
+        assert owners[shard] not in keepers and keepers <= set(names)
+        assert len(keepers) == min(count, len(set(names) - {owners[shard]}))
+    return planned
+
+
+@given(situations(), st.integers(0, 3), st.integers(0, 2**32))
+def test_each_shard_has_its_standbys_beside_its_owner_and_they_stay(situation, count, seed):
+    (names, owners, loads), chance = situation, random.Random(seed)
+    before = {s: set(chance.choices([*names, "gone:1"], k=chance.randint(0, 4))) for s in owners}
+    planned = checked_standbys(owners, before, loads, names, count)
+    # for all who see the same, in whatever order
+    shuffled = dict(sorted(owners.items(), key=lambda item: -item[0]))
+    assert plan_standbys(shuffled, before, loads, list(reversed(names)), count) == planned
+    # and once it is carried out it stands
+    assert plan_standbys(owners, planned, loads, names, count) == planned
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=10)
+def test_standbys_of_a_million_pvs_are_spread_and_move_only_with_monitors(seed):
+    """Changes are carried out one by one, in any order: who begins says so, then another ends."""
+    chance = random.Random(seed)
+    base = {s: chance.choice([50.0, 200.0, 2_000.0]) for s in range(125)}
+
+    def loads() -> dict[int, ShardLoad]:
+        return {s: ShardLoad(8_000, rate * chance.uniform(0.9, 1.1)) for s, rate in base.items()}
+
+    names = [f"m{n}:1" for n in range(10)]
+    owners = {s: names[s % 10] for s in base}
+    standbys: dict[int, set[str]] = {s: set() for s in base}
+    for gone in ("", "m3:1", "m7:1"):
+        names = [name for name in names if name != gone]
+        for shard, owner in owners.items():
+            standbys[shard] -= {gone}
+            if owner == gone:  # its standby has it now
+                owners[shard] = min(standbys[shard])
+                standbys[shard] -= {owners[shard]}
+        for _ in range(50):
+            planned = plan_standbys(owners, standbys, loads(), names, 1)
+            changes = [s for s in base if planned[s] != standbys[s]]
+            if not changes:
+                break
+            for shard in chance.sample(changes, min(20, len(changes))):
+                both = standbys[shard] | planned[shard]
+                standbys[shard] = both if standbys[shard] != both else set(planned[shard])
+        later = [plan_standbys(owners, standbys, loads(), names, 1) for _ in range(20)]
+        # what is not planned for six looks in a row is not done
+        assert sum(plan != standbys for plan in later) < 6
+        weights = shard_weights({s: ShardLoad(8_000, r) for s, r in base.items()})
+        spread = [sum(weights[s] for s in base if name in standbys[s]) for name in names]
+        assert max(spread) <= 1.2 * sum(spread) / len(names) + 1, spread
+        # nobody gets nearly all of what one that dies had
+        for name in names:
+            mine = [s for s in base if owners[s] == name]
+            heirs = [min(standbys[s]) for s in mine]
+            assert max(heirs.count(heir) for heir in heirs) <= len(mine) * 2 / 3, heirs
+
+
+def test_one_monitor_has_no_standby_and_a_hand_over_goes_to_one_that_is_prepared():
+    assert plan_standbys({0: "a"}, {}, {}, ["a"], 1) == {0: frozenset()}
+    assert plan_standbys({}, {}, {}, ["a", "b"], 1) == {}
+    moves = plan_moves({0: "a"}, {}, ["b", "c", "d"], ["a"], {0: ["c", "a"]})
+    assert moves == [Move(0, "a", "c")]

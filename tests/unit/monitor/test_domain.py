@@ -432,15 +432,36 @@ def test_the_image_is_told_when_each_value_changed():
 def test_what_is_merged_before_a_shard_is_ours_is_not_told_as_missed():
     """The former owner published it."""
     warm = WarmShard(0)
+    warm.follow({0: b""}, np.zeros(0, np.int64))
     for number in range(20):
         warm.fold(rows({1: float(number)}, merged=3))
     owned = Owned(0, 5, 0, Term("shard-0", 5), nothing_new)
     owned.state.grow(np.array([0]))
-    for columns in warm.take_early():
-        owned.fold(columns)
+    owned.fold(warm.columns())
     owned.begin()
     owned.fold(rows({1: 99.0}, merged=2))
     found = next_columns(owned.state)
     assert as_dict(found)[1][1] == 99.0
     # that of ours, and those that waited for the batch: not the eighty of before
     assert int(found.merged.sum()) < 10
+
+
+def test_what_is_kept_warm_of_channels_that_went_or_moved_is_forgotten():
+    warm = WarmShard(0)
+    warm.follow({0: b"", 3: b""}, np.zeros(0, np.int64))
+    warm.fold(rows({1: 1.0, 2: 2.0, 3 * 256: 3.0}))
+    warm.follow({0: b"other"}, np.array([2]))
+    assert not warm.added.is_set()
+    assert as_dict(warm.columns()).keys() == {1, 768}
+    warm.fold(rows({2: 4.0}))
+    assert as_dict(warm.columns())[2][1] == 4.0
+    assert warm.followed == {0: b"other", 3: b""}
+
+
+def test_one_that_stood_still_does_not_trust_what_it_kept():
+    warm = WarmShard(0)
+    assert [warm.note_look(at) for at in (100.0, 100.5, 102.0, 105.0, 105.5)] == [
+        *(False, False, False),
+        True,
+        False,
+    ]

@@ -81,11 +81,19 @@ def owners_table(summary: system_service_pb2.SystemSummary) -> Table:
     def state_cell(shard: monitor_service_pb2.ShardStatus) -> Cell:
         return Cell("fresh", "green") if shard.state.fresh else Cell("stale", "bold yellow")
 
+    def standby_text(shard: monitor_service_pb2.ShardStatus) -> str:
+        return ", ".join(
+            standby.instance if standby.warm else f"{standby.instance} (connects)"
+            for standby in shard.standbys
+        )
+
+    standby_field = text_field("warm standbys", standby_text, fold=True)
     return table_of(
         summary.shards,
         number_field("shard", lambda shard: str(shard.state.shard)),
         text_field("state", state_cell),
         text_field("owner", lambda shard: shard.owner or Cell("nobody", "red"), fold=True),
+        *([standby_field] if any(shard.standbys for shard in summary.shards) else []),
         number_field("epoch", lambda shard: str(shard.state.epoch)),
         number_field("age", age_text),
         number_field("updates/s", lambda shard: format_count(round(shard.updates_per_s))),

@@ -40,6 +40,7 @@ class Code(IntEnum):
     CHANNELS_HUNG = 14
     VERSIONS_DIFFER = 15
     QUEUE_FULL = 16
+    STANDBY_MISSING = 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,30 @@ def of_instances(book: InstanceBook, now: int, held: Iterable[Override] = ()) ->
         )
         for instance, queues in sorted(full.items())
     ]
+    return out
+
+
+def of_standbys(book: InstanceBook, shards: int, now: int) -> list[Finding]:
+    """Findings about shards that have fewer warm standbys than were asked for."""
+    asked, standbys = book.standbys_asked(now), book.standbys(now)
+    out = []
+    for shard in range(shards if asked else 0):
+        warm = sum(is_warm for _, is_warm in standbys.get(shard, ()))
+        coming = len(standbys.get(shard, ())) - warm
+        if warm < asked:
+            out.append(
+                Finding(
+                    Code.STANDBY_MISSING,
+                    Level.WARNING,
+                    Subject("shard", shard),
+                    f"shard {shard} has {warm} of {asked} warm standbys"
+                    + (f", {coming} more connect its channels" if coming else "")
+                    + ": who follows its owner may have to connect them first",
+                    "nothing while monitors start or one was just lost; otherwise start one more"
+                    " monitor than there are standbys, and see that DREY_MONITOR_MAX_SHARDS leaves"
+                    " room in it",
+                )
+            )
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drey_core.iocs import CLOSED, DoubleName, IocState
@@ -38,6 +38,10 @@ class InstanceSign:
     ioc_count: int
     queues: Sequence[Queue]
     doubles: Sequence[DoubleName]
+    standbys: Mapping[int, bool] = field(default_factory=dict)
+    """Shards that it keeps warm beside their owners, and whether it has connected them already."""
+    standbys_asked: int = 0
+    """Warm standbys that each shard is to have, as it was told."""
 
 
 @dataclass(slots=True)
@@ -163,6 +167,18 @@ class InstanceBook:
         for double in sorted(every, key=lambda d: (d.name, d.since_ns)):
             first.setdefault(double.name, double)
         return list(first.values())
+
+    def standbys(self, now: int) -> dict[int, list[tuple[str, bool]]]:
+        """Who keeps each shard warm, by name, and whether its channels are connected already."""
+        out: dict[int, list[tuple[str, bool]]] = {}
+        for instance in self.living(now):
+            for shard, warm in instance.sign.standbys.items():
+                out.setdefault(shard, []).append((instance.sign.name, warm))
+        return out
+
+    def standbys_asked(self, now: int) -> int:
+        """Warm standbys that each shard is to have, by what the monitors were told."""
+        return max((i.sign.standbys_asked for i in self.living(now)), default=0)
 
     def drops(self, now: int) -> list[tuple[str, str, Queue]]:
         """(service, instance, queue) of queues that dropped something within the last minute."""

@@ -15,6 +15,7 @@ from drey_core import errors
 from drey_core.wire_values import wrap
 from drey_gateway import mapping
 from drey_gateway.context import WatchContext, WatcherLimit
+from drey_gateway.domain.instances import InstanceBook
 from drey_gateway.domain.terms import SelectorTerm
 from drey_gateway.domain.watch import BOTH, Fields
 from drey_gateway.domain.wire import InstantValues, TakenRows
@@ -46,8 +47,10 @@ class MonitorServicer:
         sessions: SessionBook,
         relay: SessionRelay,
         drifts: DriftBook,
+        instances: InstanceBook,
     ) -> None:
         self._context, self._loaded, self._limiter = context, loaded, limiter
+        self._instances = instances
         self._sessions, self._relay, self._drifts = sessions, relay, drifts
 
     def _require_loaded(self) -> None:
@@ -142,13 +145,14 @@ class MonitorServicer:
     ) -> pb.GetMonitorStatusResponse:
         """See the contract."""
         self._require_loaded()
-        return pb.GetMonitorStatusResponse(shards=shard_statuses(self._context))
+        return pb.GetMonitorStatusResponse(shards=shard_statuses(self._context, self._instances))
 
 
-def shard_statuses(context: WatchContext) -> list[pb.ShardStatus]:
+def shard_statuses(context: WatchContext, instances: InstanceBook) -> list[pb.ShardStatus]:
     """All shards by number."""
     now, stale = time.monotonic_ns(), context.stale()
+    standbys = instances.standbys(now)
     return [
-        mapping.shard_status(n, shard, n not in stale, now)
+        mapping.shard_status(n, shard, n not in stale, now, standbys.get(n, ()))
         for n, shard in enumerate(context.live.shards)
     ]

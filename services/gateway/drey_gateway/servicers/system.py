@@ -99,7 +99,7 @@ class SystemServicer:
         return pb.SystemSummary(
             healthy=all(f.level < pb.FINDING_LEVEL_ERROR for f in found_now),
             parts=[_to_part(p) for p in parts],
-            shards=shard_statuses(self._context),
+            shards=shard_statuses(self._context, self._instances),
             findings=found_now,
             pvs=len(live.directory),
             channels=len(live.directory.channels),
@@ -129,6 +129,7 @@ class SystemServicer:
         findings_now += findings.of_instances(
             self._instances, time.monotonic_ns(), self._overrides.held
         )
+        findings_now += findings.of_standbys(self._instances, len(live.shards), time.monotonic_ns())
         findings_now.sort(key=lambda f: -f.level)
         since = self._since.see(findings_now, now_ns())
         self._found = [

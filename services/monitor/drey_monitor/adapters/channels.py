@@ -60,6 +60,10 @@ class ChannelHub:
         """Channel number of each slot; -1 where it is nobody's."""
         return _entries_of(self._channel, slots)
 
+    def shards_of(self, slots: I8) -> I8:
+        """Shard of each slot; -1 where it is nobody's."""
+        return _entries_of(self._shard, slots)
+
     def take_served_twice(self) -> list[ServedTwice]:
         """Names that were found at two servers, since last asked."""
         return self._table.take_served_twice()

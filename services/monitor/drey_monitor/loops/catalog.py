@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class CatalogFollower:
-    """The whole catalog in memory, encoded; tells owned shards when their pages change.
+    """The whole catalog in memory, encoded; tells watched shards when their pages change.
 
     Until the directory service has answered for the first time, what the last owners left in the
     image serves instead: a monitor starts without the other services.
@@ -93,3 +93,6 @@ class CatalogFollower:
         for owned in self._shards:
             if moved or owned.shard in touched:
                 owned.catalog_wake.set()
+        for shard, warm in self._shards.warm_shards():
+            if shard in touched:
+                warm.catalog_wake.set()

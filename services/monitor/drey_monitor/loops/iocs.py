@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,9 @@ class IocWatch:
             reconnecting: asyncio.Task[None] | None = None
             while True:
                 connections = self._hub.connections()
-                self._book.count(connections.servers, connections.server, connections.connected)
+                self._book.count(
+                    connections.servers, self._owned_at(connections), connections.connected
+                )
                 self._note_doubles()
                 suspects = self._look_for_suspects(connections)
                 if len(suspects) and (reconnecting is None or reconnecting.done()):
@@ -78,6 +81,15 @@ class IocWatch:
                         self._reconnect_hung(connections, suspects), name="hung channels"
                     )
                 await asyncio.sleep(_PERIOD_S)
+
+    def _owned_at(self, connections: Connections) -> NDArray[np.int32]:
+        """Server of each channel, -1 where it is another monitor's and only kept warm here.
+
+        So each channel is counted once, by its owner, and its IOC asked for echoes by that alone.
+        """
+        shards = self._hub.shards_of(np.arange(len(connections.server)))
+        owned = np.array([each.shard for each in self._shards], np.int64)
+        return np.where(np.isin(shards, owned), connections.server, np.int32(-1))
 
     def _note_doubles(self) -> None:
         doubles = [(d.name, d.taken, d.ignored) for d in self._hub.take_served_twice()]
@@ -88,7 +100,8 @@ class IocWatch:
     def _look_for_suspects(self, connections: Connections) -> I8:
         channels = self._hub.channels_of(np.arange(len(connections.server)))
         suspects = self._hangs.next_suspects(connections, channels, time.monotonic_ns())
-        self._book.note_hung(self._hangs.count_hung(connections, channels))
+        owned = replace(connections, server=self._owned_at(connections))
+        self._book.note_hung(self._hangs.count_hung(owned, channels))
         return suspects
 
     async def _reconnect_hung(self, connections: Connections, suspects: I8) -> None:
@@ -126,12 +139,12 @@ class IocWatch:
         return waits
 
     def _addresses_of(self, shards: I8, channels: I8) -> list[str]:
-        """Addresses of channels; empty where their shard is not ours."""
+        """Addresses of channels; empty where their shard is not watched here."""
         pages: dict[int, Sequence[str]] = {}
         out = []
         for shard, channel in zip(shards.tolist(), channels.tolist(), strict=True):
-            number, owned = channel >> PAGE_SHIFT, self._shards.get(shard)
-            raw = None if owned is None else owned.followed.get(number)
+            number = channel >> PAGE_SHIFT
+            raw = self._shards.followed(shard).get(number)
             if raw is not None and number not in pages:
                 pages[number] = mapping.catalog_channels(raw).addresses
             out.append("" if raw is None else pages[number][channel & PAGE_MASK])

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,7 @@ from drey_monitor.owned import LeftToAnother, Owned, Shards, ShardTurn, WarmShar
 from drey_monitor.settings import MonitorSettings
 from drey_runtime.backoff import backoff
 from drey_runtime.bus import Bus
-from drey_runtime.clock import now_ns
+from drey_runtime.clock import boottime, now_ns
 from drey_runtime.image import EpochSuperseded, Image, catalog_page
 from drey_runtime.lease import Lease, LeaseLost, Term
 
@@ -45,6 +46,7 @@ I8 = NDArray[np.int64]
 _STEADY_S = 30.0
 _FENCE_S = 1.0
 _LOOK_S = 0.05
+_LOOK_STEADY_S = 0.5
 _TAKE_S = 10.0
 _BACKOFF_CAP_S = 10.0
 _MANY = 10
@@ -87,7 +89,7 @@ class Owner:
         """Not owned, and nothing of a former ownership is left to be ended."""
 
     async def run(self) -> None:
-        """Wait, own, lose, for ever; beside it prepare, where the shard is offered."""
+        """Wait, own, lose, for ever; beside it prepare, where the shard is offered or stood by."""
         async with asyncio.TaskGroup() as group:
             owning = group.create_task(self._own_for_ever())
             group.create_task(self._prepare_for_ever())
@@ -139,40 +141,86 @@ class Owner:
             await asyncio.sleep(_LOOK_S)
 
     async def _prepare(self, turn: ShardTurn) -> None:
-        """Connect the channels while another owns the shard, until it is ours or not offered."""
+        """Watch the channels while another owns the shard, until it is ours or not wanted."""
         warm = WarmShard(round(self._settings.settle * 1e9))
         self._shards.begin_warm(self._shard, warm)
         try:
-            plan = self._plan_pages(warm.followed)
-            warm.followed.update(plan.pages)
-            await self._watch(plan.change)
-            warm.added.set()
-            while turn.wanted.is_set() and self._shards.warm(self._shard) is warm:
-                beat = self._epochs.beats.get(self._shard)
-                channels, connected = (beat.channels, beat.connected) if beat else (0, 0)
-                if warm.is_prepared(
-                    time.monotonic_ns(), channels, connected, self._hub.stats().asking
-                ):
-                    turn.prepared = True
-                await asyncio.sleep(_LOOK_S)
-            # another cannot have it by now: it lets go, and this process waits for the lease
-            async with asyncio.timeout(_TAKE_S):
-                while self._shards.warm(self._shard) is warm:
-                    await asyncio.sleep(_LOOK_S)
+            warm.catalog_wake.set()
+            while await self._stand_by(turn, warm):
+                async with asyncio.timeout(_TAKE_S):
+                    while self._keeps(warm) and not turn.wanted.is_set():
+                        await asyncio.sleep(_LOOK_S)
         except TimeoutError:
             log.info("shard %d: prepared, and not handed over", self._shard)
         finally:
             turn.prepared = False
-            if self._shards.warm(self._shard) is warm:
+            if self._keeps(warm):
                 self._shards.end_warm(self._shard)
                 await self._hub.drop(self._shard)
 
+    def _keeps(self, warm: WarmShard) -> bool:
+        """Whether it was not taken over by this process's ownership."""
+        return self._shards.warm(self._shard) is warm
+
+    async def _stand_by(self, turn: ShardTurn, warm: WarmShard) -> bool:
+        """Follow owner and catalog while it is wanted; whether the shard is to come now.
+
+        Where it was offered another cannot have it: the owner lets go, and this process waits for
+        the lease.
+        """
+        was_offered = False
+        while turn.wanted.is_set() and self._keeps(warm):
+            was_offered = turn.offered
+            if warm.catalog_wake.is_set():
+                await self._follow_warm(warm)
+            self._note_prepared(turn, warm)
+            if warm.note_look(boottime()):
+                log.warning("shard %d: this process stood still; it is prepared anew", self._shard)
+                return False
+            # while it only stands by, nothing but a change of the catalog is urgent
+            is_steady = turn.prepared and not turn.offered
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_STEADY_S if is_steady else _LOOK_S):
+                    await warm.catalog_wake.wait()
+        return was_offered and self._keeps(warm)
+
+    async def _follow_warm(self, warm: WarmShard) -> None:
+        """Make the channels what the catalog says."""
+        warm.catalog_wake.clear()
+        plan = self._plan_pages(warm.followed)
+        change = plan.change
+        log.info(
+            "shard %d: warm, follows the catalog: %d channels come, %d go",
+            self._shard,
+            len(change.added),
+            len(change.removed),
+        )
+        slots = self._hub.unmap(self._shard, change.removed)
+        warm.follow(plan.pages, change.removed)
+        await self._hub.release(slots)
+        await self._watch(change)
+        warm.added.set()
+        warm.looked_at = None
+
+    def _note_prepared(self, turn: ShardTurn, warm: WarmShard) -> None:
+        beat = self._epochs.beats.get(self._shard)
+        channels, connected = (beat.channels, beat.connected) if beat else (0, 0)
+        if turn.prepared:
+            turn.prepared = not warm.falls_behind(connected)
+        else:
+            turn.prepared = warm.is_prepared(
+                time.monotonic_ns(), channels, connected, self._hub.stats().asking
+            )
+
     async def _take_warm(self) -> WarmShard | None:
         """What was prepared, once all of its channels are made; None where nothing was."""
-        warm = self._shards.warm(self._shard)
-        if warm is None:
+        while (warm := self._shards.warm(self._shard)) is not None and not warm.added.is_set():
+            await warm.added.wait()
+        if warm is not None and warm.note_look(boottime()):
+            log.warning("shard %d: this process stood still; it begins anew", self._shard)
+            self._shards.end_warm(self._shard)
+            await self._hub.drop(self._shard)
             return None
-        await warm.added.wait()
         return warm
 
     async def _floor(self) -> int:
@@ -207,9 +255,10 @@ class Owner:
                 change = plan.change
                 if warm is not None:
                     self._shards.end_warm(self._shard)
-                    for columns in warm.take_early():
-                        owned.fold(columns)
-                    change = self._plan_pages(warm.followed).change
+                    missed = self._plan_pages(warm.followed)
+                    change = missed.change
+                    warm.follow(missed.pages, change.removed)
+                    owned.fold(warm.columns())
                     await self._hub.release(self._hub.unmap(self._shard, change.removed))
                 # connecting takes longest, and costs this thread little: it goes beside the rest
                 watching = group.create_task(self._watch(change), name="watch")

@@ -41,6 +41,8 @@ class InstanceReport(_message.Message):
     FULL_FIELD_NUMBER: _builtins.int
     OFFERS_FIELD_NUMBER: _builtins.int
     PREPARED_FIELD_NUMBER: _builtins.int
+    STANDBY_SHARDS_FIELD_NUMBER: _builtins.int
+    WARM_STANDBYS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Name of the service: `snapshot`."""
     instance: _builtins.str
@@ -59,6 +61,8 @@ class InstanceReport(_message.Message):
     """Of a monitor: it ends, and takes no shard any more."""
     full: _builtins.bool
     """Of a monitor: it may own no more shards."""
+    warm_standbys: _builtins.int
+    """Of a monitor: how many warm standbys each shard is to have, as it was told. 0: it is none."""
     @_builtins.property
     def iocs(self) -> _containers.RepeatedCompositeFieldContainer[Global___IocReport]:
         """IOCs that it has channels at: those that changed since they were last told, then others, so that
@@ -79,7 +83,15 @@ class InstanceReport(_message.Message):
 
     @_builtins.property
     def prepared(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Of a monitor: shards offered to it whose channels it has connected; their owner may let go."""
+        """Of a monitor: shards offered to it, or kept warm by it, whose channels it has connected; where
+        one is offered to it its owner may let go.
+        """
+
+    @_builtins.property
+    def standby_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of a monitor: shards of others that it keeps warm, or begins to: those that are `prepared` too
+        are warm, and all but their owner and their standbys leave them alone.
+        """
 
     def __init__(
         self,
@@ -98,10 +110,12 @@ class InstanceReport(_message.Message):
         full: _builtins.bool = ...,
         offers: _abc.Iterable[Global___ShardOffer] | None = ...,
         prepared: _abc.Iterable[_builtins.int] | None = ...,
+        standby_shards: _abc.Iterable[_builtins.int] | None = ...,
+        warm_standbys: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["full", b"full", "instance", b"instance", "ioc_count", b"ioc_count", "iocs", b"iocs", "leaving", b"leaving", "offers", b"offers", "prepared", b"prepared", "queues", b"queues", "served_twice", b"served_twice", "service", b"service", "serving", b"serving", "started_ns", b"started_ns", "time_ns", b"time_ns", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["full", b"full", "instance", b"instance", "ioc_count", b"ioc_count", "iocs", b"iocs", "leaving", b"leaving", "offers", b"offers", "prepared", b"prepared", "queues", b"queues", "served_twice", b"served_twice", "service", b"service", "serving", b"serving", "standby_shards", b"standby_shards", "started_ns", b"started_ns", "time_ns", b"time_ns", "version", b"version", "warm_standbys", b"warm_standbys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

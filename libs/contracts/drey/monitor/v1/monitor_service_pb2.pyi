@@ -930,6 +930,7 @@ class ShardStatus(_message.Message):
     TICK_FIELD_NUMBER: _builtins.int
     DIRECTORY_VERSION_FIELD_NUMBER: _builtins.int
     UNSUPPORTED_FIELD_NUMBER: _builtins.int
+    STANDBYS_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """Instance that owns it: host and process. Empty: nobody."""
     channels: _builtins.int
@@ -960,6 +961,12 @@ class ShardStatus(_message.Message):
     def tick(self) -> _duration_pb2.Duration:
         """Period of publishing. Absent: no owner has been heard of."""
 
+    @_builtins.property
+    def standbys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardStandby]:
+        """Monitors that keep the shard warm beside its owner, by name. Empty where no warm standbys were
+        asked for, or where signs of life of monitors do not come.
+        """
+
     def __init__(
         self,
         *,
@@ -976,11 +983,38 @@ class ShardStatus(_message.Message):
         tick: _duration_pb2.Duration | None = ...,
         directory_version: _builtins.int = ...,
         unsupported: _builtins.int = ...,
+        standbys: _abc.Iterable[Global___ShardStandby] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state", "tick", b"tick"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_access", b"channel_access", "channels", b"channels", "connected", b"connected", "directory_version", b"directory_version", "disconnected", b"disconnected", "in_alarm", b"in_alarm", "merged", b"merged", "never_connected", b"never_connected", "owner", b"owner", "state", b"state", "tick", b"tick", "unsupported", b"unsupported", "updates_per_s", b"updates_per_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_access", b"channel_access", "channels", b"channels", "connected", b"connected", "directory_version", b"directory_version", "disconnected", b"disconnected", "in_alarm", b"in_alarm", "merged", b"merged", "never_connected", b"never_connected", "owner", b"owner", "standbys", b"standbys", "state", b"state", "tick", b"tick", "unsupported", b"unsupported", "updates_per_s", b"updates_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ShardStatus: _TypeAlias = ShardStatus  # noqa: Y015
+
+@_typing.final
+class ShardStandby(_message.Message):
+    """A monitor that keeps the channels of another's shard connected, so that it can follow at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    WARM_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    """Instance: host and process."""
+    warm: _builtins.bool
+    """It has connected the channels; otherwise it is about to."""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        warm: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "warm", b"warm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShardStandby: _TypeAlias = ShardStandby  # noqa: Y015

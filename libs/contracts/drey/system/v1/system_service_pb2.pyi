@@ -120,6 +120,10 @@ class _FindingCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingCo
     """Instances of a service are of different versions. Subject: the service."""
     FINDING_CODE_QUEUE_FULL: _FindingCode.ValueType  # 16
     """A queue was full and something was dropped within the last minute. Subject: the instance."""
+    FINDING_CODE_STANDBY_MISSING: _FindingCode.ValueType  # 17
+    """A shard has fewer warm standbys than were asked for: if its owner dies, the next one has to
+    connect the channels first. Subject: the shard.
+    """
 
 class FindingCode(_FindingCode, metaclass=_FindingCodeEnumTypeWrapper):
     """What a finding says. A client branches on it; texts may change."""
@@ -162,6 +166,10 @@ FINDING_CODE_VERSIONS_DIFFER: FindingCode.ValueType  # 15
 """Instances of a service are of different versions. Subject: the service."""
 FINDING_CODE_QUEUE_FULL: FindingCode.ValueType  # 16
 """A queue was full and something was dropped within the last minute. Subject: the instance."""
+FINDING_CODE_STANDBY_MISSING: FindingCode.ValueType  # 17
+"""A shard has fewer warm standbys than were asked for: if its owner dies, the next one has to
+connect the channels first. Subject: the shard.
+"""
 Global___FindingCode: _TypeAlias = FindingCode  # noqa: Y015
 
 @_typing.final
