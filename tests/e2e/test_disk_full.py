@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
+from drey.system.v1 import system_service_pb2, system_service_pb2_grpc
 from drey_runtime.status import reason_of
 
 HANGS_S = 500
@@ -95,6 +96,23 @@ def test_a_disk_that_fills_refuses_what_is_to_be_kept_and_goes_on_when_there_is_
             error: grpc.Call = refused.value  # type: ignore[assignment]
             assert error.code() is grpc.StatusCode.UNAVAILABLE, error.details()
             assert reason_of(refused.value)[0] == "DATABASE_UNAVAILABLE"
+            # the one who is called at night is told what it is, and what to do
+            system = system_service_pb2_grpc.SystemServiceStub(channel)
+
+            def postgres() -> system_service_pb2.Part:
+                request = system_service_pb2.GetSystemSummaryRequest()
+                summary = system.GetSystemSummary(request, **call).summary
+                return next(part for part in summary.parts if part.name == "postgres")
+
+            def wait_postgres(state: int) -> str:
+                end = time.monotonic() + HANGS_S
+                while (part := postgres()).state != state:
+                    assert time.monotonic() < end, (part, (folder / "out").read_text())
+                    time.sleep(0.2)
+                return part.detail
+
+            detail = wait_postgres(system_service_pb2.PART_STATE_DOWN)
+            assert "its disk is full: free space" in detail
             # who they are is known, and what needs no room is answered
             assert access.WhoAmI(access_service_pb2.WhoAmIRequest(), **call).principal == "admin"
             (disk / "filler").unlink()
@@ -106,6 +124,7 @@ def test_a_disk_that_fills_refuses_what_is_to_be_kept_and_goes_on_when_there_is_
                 except grpc.RpcError:
                     assert time.monotonic() < end, (folder / "out").read_text()
                     time.sleep(0.2)
+            wait_postgres(system_service_pb2.PART_STATE_UP)
             # nobody took it for a defect of Drey
             assert before <= _pids(process)
     finally:

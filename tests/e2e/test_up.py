@@ -259,3 +259,40 @@ def test_a_reader_that_leaves_gets_its_line_and_leaves_nothing_running(home: Pat
         _, said = process.communicate(timeout=HANGS_S)
     assert "Traceback" not in said
     assert list((home / "tmp").iterdir()) == []
+
+
+def _line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def test_a_machine_that_dies_ends_it_with_the_reason_and_a_service_that_does_is_told(
+    home: Path,
+) -> None:
+    with (home / "out").open("wb") as out, (home / "err").open("wb") as err:
+        process = subprocess.Popen(
+            [*DREY, "up", "--simulate", "60"],
+            cwd=home,
+            env=_environment(home),
+            stdout=out,
+            stderr=err,
+        )
+    try:
+        _wait(lambda: "Ctrl-C stops" in (home / "out").read_text(), process, home / "err")
+
+        def kill(word: str) -> None:
+            (child,) = [c for c in psutil.Process(process.pid).children() if word in _line(c)]
+            child.kill()
+
+        kill("drey_restore")
+        _wait(lambda: "restore runs again" in (home / "err").read_text(), process, home / "err")
+        assert "restore ended by SIGKILL, starting it again" in (home / "err").read_text()
+        kill("drey_machine")
+        assert process.wait(HANGS_S) != 0
+        said = (home / "err").read_text()
+        assert "the simulated machine: ended" in said and "Traceback" not in said
+    finally:
+        process.kill()
+        process.wait(HANGS_S)

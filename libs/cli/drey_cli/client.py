@@ -60,6 +60,9 @@ class CliClient:
     system: SystemServiceStub
 
     def __init__(self, connection: Connection) -> None:
+        self._connect(connection)
+
+    def _connect(self, connection: Connection) -> None:
         self.connection = connection
         self._channel = _open_channel(connection)
         self._metadata = (("authorization", f"Bearer {connection.key}"),) if connection.key else ()
@@ -67,6 +70,13 @@ class CliClient:
     def close(self) -> None:
         """Close the channel; running calls are cancelled."""
         self._channel.close()
+
+    def move_to(self, connection: Connection) -> None:
+        """Speak to another server from here on. Methods that were taken before are of the old."""
+        self.close()
+        for name in _SERVICES.keys() & self.__dict__.keys():
+            delattr(self, name)
+        self._connect(connection)
 
     def call(
         self,

@@ -16,7 +16,7 @@ from drey_cli.errors import CliError, ExitCode
 if TYPE_CHECKING:
     import grpc
 
-    from drey_cli.client import Stream
+    from drey_cli.client import CliClient, Stream
     from drey_cli.session import CliSession
 
 Q = TypeVar("Q")
@@ -120,7 +120,7 @@ def _pump_stream(stream: Stream[R], inbox: queue.Queue[R | CliError | None]) -> 
 
 def follow_stream(
     session: CliSession,
-    method: grpc.UnaryStreamMultiCallable[Q, R],
+    method_of: Callable[[CliClient], grpc.UnaryStreamMultiCallable[Q, R]],
     request: Q,
     *,
     meanwhile: str = "nothing is missed",
@@ -129,15 +129,16 @@ def follow_stream(
 ) -> Iterator[R]:
     """Messages of a stream, across broken connections; each asks with the request as it is then.
 
+    Each goes to where the server is written down then, by `method_of` the client of that moment.
     The server's work goes on without us: a loss is told with what is so `meanwhile`. For
     `patience_s` we try to find it again, then the last error is raised. Ctrl-C as in
     `follow_ticks`.
     """
-    client = session.client
     lost_since: float | None = None
 
     def open_stream() -> Stream[R]:
-        return client.stream(method, request, timeout_s=WATCH_TIMEOUT_S)
+        client = session.find_server_again()
+        return client.stream(method_of(client), request, timeout_s=WATCH_TIMEOUT_S)
 
     for item in follow_ticks(open_stream, silence_s=silence_s):
         if isinstance(item, StreamLost):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from drey_cli.errors import ExitCode
+from drey_cli.errors import CliError, ExitCode
 from drey_cli.options import (
     CONNECTION,
     Decorator,
@@ -45,6 +46,18 @@ class CliSession:
         from drey_cli.client import CliClient
 
         return CliClient(resolve(self.options))
+
+    def find_server_again(self) -> CliClient:
+        """The connection, to where the server is written down now.
+
+        A stack that was started again may have another port; an old client would ask the old one
+        for ever. While nothing is written down the connection stays as it is.
+        """
+        with suppress(CliError):
+            connection = resolve(self.options)
+            if connection != self.client.connection:
+                self.client.move_to(connection)
+        return self.client
 
     def show(self, document: Mapping[str, Any] | Message, draw: Callable[[], Drawn]) -> None:
         """Show a result: with `--json` the document, else what `draw` makes of it."""

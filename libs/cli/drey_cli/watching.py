@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from rich.console import RenderableType
 
-    from drey_cli.client import Stream
+    from drey_cli.client import CliClient, Stream
     from drey_cli.session import CliSession
 
 R = TypeVar("R")
@@ -44,18 +44,19 @@ class WatchView(Protocol[R_contra]):
 
 def show_watch(
     session: CliSession,
-    method: grpc.UnaryStreamMultiCallable[Any, R],
+    method_of: Callable[[CliClient], grpc.UnaryStreamMultiCallable[Any, R]],
     make_request: Callable[[], Any],
     view: WatchView[R],
     duration: Duration | None,
 ) -> None:
     """Show a watch until it is over, for so long (None: for ever), or until Ctrl-C.
 
-    Connects again by itself, with the request of that moment.
+    Connects again by itself, with the request of that moment, to where the server then is.
     """
 
     def open_stream() -> Stream[R]:
-        return session.client.stream(method, make_request(), timeout_s=WATCH_TIMEOUT_S)
+        client = session.find_server_again()
+        return client.stream(method_of(client), make_request(), timeout_s=WATCH_TIMEOUT_S)
 
     until = time.monotonic() + duration.ToNanoseconds() / 1e9 if duration else float("inf")
     with _choose_display(session)(session, view) as display:

@@ -145,6 +145,16 @@ class Image:
         with _translate_errors():
             await self._redis.ping()
 
+    async def memory(self) -> tuple[int, int, str]:
+        """Bytes that Redis uses, bytes that it may (0: no limit), and what it does at the limit."""
+        with _translate_errors():
+            found = await self._redis.info("memory")
+        return (
+            int(found["used_memory"]),
+            int(found.get("maxmemory", 0)),
+            str(found.get("maxmemory_policy", "")),
+        )
+
     # --- writing, by the owner of a shard ---
 
     async def epoch(self, shard: int) -> int:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from drey_stack.errors import PartFailed
 from drey_stack.foreground import finish
@@ -58,6 +58,16 @@ class SimulatedMachine:
     async def __aexit__(self, *_: object) -> None:
         """Stop it, also when cancelled."""
         await finish(self._stop_machine())
+
+    async def wait_ended(self) -> NoReturn:
+        """Wait until it ends by itself, and raise `PartFailed` with the end of its log.
+
+        It is not started again: whoever uses it has to know that its values have begun anew.
+        """
+        assert self._process is not None
+        code = await self._process.wait()
+        log = tail(self.folder / "machine.log")
+        raise PartFailed("the simulated machine", f"ended with {code}", log)
 
     async def _stop_machine(self) -> None:
         if self._process is not None:

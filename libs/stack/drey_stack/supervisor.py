@@ -86,8 +86,8 @@ class ChildStatus:
 class _Kept:
     """One child and the loop that keeps it running."""
 
-    def __init__(self, child: Child) -> None:
-        self.child = child
+    def __init__(self, child: Child, say: Callable[[str], None]) -> None:
+        self.child, self._say = child, say
         self.state = ChildState.STARTING
         self.process: Process | None = None
         self.restarts = 0
@@ -167,12 +167,14 @@ class _Kept:
                 self.become(ChildState.FAILED)
                 return
             self.become(ChildState.WAITING)
+            self._say(f"{self.child.name} ended{_by(self.last_returncode)}, starting it again")
             await asyncio.sleep(policy.delay(in_a_row))
             self.restarts += 1
             begun = time.monotonic()
             # a restart that fails has ended its process: the loop goes round and waits longer
             with suppress(ChildFailed):
                 await self.launch()
+                self._say(f"{self.child.name} runs again")
 
     async def stop(self) -> None:
         if self.task is not None:
@@ -190,7 +192,9 @@ class Supervisor:
     inside `async with`; leaving it, in whatever way, stops everything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
+        """`say` is told of each child that ended and is started again."""
+        self._say = say
         self._kept: dict[str, _Kept] = {}
         self._news = asyncio.Event()
 
@@ -202,7 +206,7 @@ class Supervisor:
         """
         if child.name in self._kept:
             raise StackError(f"there is a child named {child.name!r} already")
-        kept = _Kept(child)
+        kept = _Kept(child, self._say)
         self._kept[child.name] = kept
         try:
             await kept.launch()
@@ -278,6 +282,11 @@ class Supervisor:
     ) -> None:
         """Stop everything."""
         await self.stop_all()
+
+
+def _by(returncode: int) -> str:
+    """By a signal, or with a status, as an end is told."""
+    return f" by {signal.Signals(-returncode).name}" if returncode < 0 else f" with {returncode}"
 
 
 async def _cancel_tasks(*tasks: "asyncio.Future[None] | asyncio.Future[int]") -> None:

@@ -137,7 +137,7 @@ class Stack:
         self.envoy: Envoy | None = None
         self._run_folder = RunFolder(self.folder)
         self._lock: int | None = None
-        self.supervisor = Supervisor()
+        self.supervisor = Supervisor(options.say)
         self.server = ""
         self.web = ""
         self.key = ""
@@ -234,7 +234,7 @@ class Stack:
     async def _start_parts(self) -> None:
         for part in self._parts.values():
             self._stack.push_async_callback(part.stop)
-        await _run_together(*(part.start() for part in self._parts.values()))
+        await run_together(*(part.start() for part in self._parts.values()))
 
     def _choose_address(self) -> None:
         """Of the gateway: the one that was asked for, or the last one, or a free one.
@@ -334,7 +334,7 @@ class Stack:
         names = ("snapshot", *monitors[: self.options.monitors], "restore")
         children = [self._service_child(name, name.partition("-")[0]) for name in names]
         started = (self.supervisor.start(child) for child in children)
-        await _run_together(*started, self._start_gateway())
+        await run_together(*started, self._start_gateway())
 
     async def _start_gateway(self) -> None:
         """Start it on another port where somebody took the chosen one in the meantime."""
@@ -458,7 +458,7 @@ class Stack:
             task.result()
 
 
-async def _run_together(*work: Coroutine[Any, Any, None]) -> None:
+async def run_together(*work: Coroutine[Any, Any, None]) -> None:
     """Run side by side; the first failure cancels the others and is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:

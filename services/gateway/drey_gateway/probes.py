@@ -13,11 +13,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from drey_core.errors import DreyError, Unavailable
 from drey_runtime.bus import Bus
-from drey_runtime.database import Connection, Database
+from drey_runtime.database import Connection, Database, connect, guard
 from drey_runtime.image import Image
 from drey_runtime.nats_client import NatsError
 
 _DEADLINE_S = 1.0
+_ENTRY_S = 0.6
+_LOOK_DEEPER_S = 5.0
 Probe = Callable[[], Awaitable[str]]
 
 
@@ -32,10 +34,26 @@ class PartReport:
 
 
 def probe_postgres(db: Database) -> Probe:
-    """Answers with the server's version. One that takes no writes is not up: nothing is kept."""
+    """Answers with the server's version. One that takes no writes is not up: nothing is kept.
+
+    Nor is one that answers on the connections that there are and takes no others, as when its
+    first process stands still, nor one whose disk is full. That is looked for each five seconds,
+    and after trouble each time.
+    """
+    next_look = 0.0
 
     async def probe_once() -> str:
-        async def ask_server(conn: Connection) -> str:
+        nonlocal next_look
+        version = await ask_server()
+        if time.monotonic() >= next_look:
+            next_look = 0.0
+            await _look_for_room(db)
+            await _look_for_entry(db)
+            next_look = time.monotonic() + _LOOK_DEEPER_S
+        return version
+
+    async def ask_server() -> str:
+        async def ask(conn: Connection) -> str:
             version: str = await conn.fetchval("SHOW server_version", timeout=_DEADLINE_S)
             if await conn.fetchval("SHOW transaction_read_only", timeout=_DEADLINE_S) == "on":
                 raise Unavailable(
@@ -45,9 +63,35 @@ def probe_postgres(db: Database) -> Probe:
             return f"PostgreSQL {version}"
 
         async with db.acquire() as conn:
-            return await ask_server(conn)
+            return await ask(conn)
 
     return probe_once
+
+
+async def _look_for_room(db: Database) -> None:
+    """Have the server write a temporary file of half a megabyte, which a full disk refuses."""
+
+    async def spill(conn: Connection) -> None:
+        async with conn.transaction():
+            await conn.execute("SET LOCAL work_mem = '64kB'")
+            await conn.execute("SELECT count(*) FROM generate_series(1, 20000)")
+
+    async with db.acquire() as conn:
+        await spill(conn)
+
+
+async def _look_for_entry(db: Database) -> None:
+    """Open a connection, and end it. Raises `Unavailable`."""
+    try:
+        with guard():
+            connection = await connect(db.url, name="drey-probe", timeout=_ENTRY_S)
+            connection.terminate()
+    except Unavailable as error:
+        raise Unavailable(
+            f"it answers on the connections that there are, and takes no new one within"
+            f" {_ENTRY_S:g} s ({error.message}): look whether its first process stands still"
+            " or its host is overloaded, and at its max_connections"
+        ) from error
 
 
 def probe_nats(bus: Bus) -> Probe:
@@ -67,10 +111,16 @@ def probe_nats(bus: Bus) -> Probe:
 
 
 def probe_redis(image: Image) -> Probe:
-    """A ping."""
+    """A ping. One that has no memory left for what it is to keep is not up."""
 
     async def probe_once() -> str:
-        await image.ping()
+        used, most, policy = await image.memory()
+        if most and used >= most and policy == "noeviction":
+            raise Unavailable(
+                f"it answers, and refuses writes: {used / 1e6:.1f} of {most / 1e6:.1f} MB are used"
+                " (maxmemory, noeviction). Give it more, or take away what is not Drey's; the"
+                " image is written again by itself"
+            )
         return "answers"
 
     return probe_once

@@ -1,14 +1,21 @@
 """The commands against a server of the contracts: what they send, show, and exit with."""
 
 import io
+from concurrent import futures
+
+import grpc
 
 from drey.audit.v1 import audit_service_pb2
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 from drey.common.v1 import errors_pb2
 from drey.compare.v1 import compare_pb2, compare_service_pb2
-from drey.event.v1 import event_pb2, event_service_pb2
+from drey.event.v1 import event_pb2, event_service_pb2, event_service_pb2_grpc
 from drey.restore.v1 import restore_service_pb2
 from drey.snapshot.v1 import snapshot_service_pb2
+from drey.system.v1 import system_service_pb2
+from drey_cli.commands.status import draw_summary, owners_table
+from drey_cli.render.table import Cell
+from tests.integration.cli.conftest import KEY
 
 OLD = "01930000-0000-7000-8000-00000000aaaa"
 NEW = "01940000-0000-7000-8000-00000000bbbb"
@@ -421,6 +428,38 @@ def test_events_are_followed_across_a_lost_connection(drey, state):
     assert shown["bulk"]["created"] == 40_000 and shown["token"] == "t2"
 
 
+def test_a_stream_is_followed_to_where_the_server_is_written_down_then(
+    drey, state, address, tmp_path, monkeypatch
+):
+    """`drey up` that was started again may listen at another port."""
+    written = tmp_path / ".drey" / "client.toml"
+    written.parent.mkdir(mode=0o700)
+
+    def write_down(server):
+        written.write_text(f'server = "{server}"\nkey = "{KEY}"\n')
+        written.chmod(0o600)
+
+    class Leaving(event_service_pb2_grpc.EventServiceServicer):
+        def WatchEvents(self, request, context):
+            write_down(address)
+            yield event_service_pb2.WatchEventsResponse(begin={"token": "t0"})
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the stack stops")
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    event_service_pb2_grpc.add_EventServiceServicer_to_server(Leaving(), server)
+    write_down(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+    server.start()
+    monkeypatch.delenv("DREY_SERVER")
+    monkeypatch.delenv("DREY_KEY")
+    try:
+        result = drey("event", "watch")
+    finally:
+        server.stop(0).wait()
+    assert result.code == 0 and "nightly" in result.out
+    assert "the stack stops" in result.err
+    assert len(state.of(event_service_pb2.WatchEventsRequest)) == 2
+
+
 def test_acts_are_followed(drey, state):
     result = drey("audit", "watch", "--by", "ann", "--after", "0")
     assert result.code == 0 and "access.key.create  keys/1" in result.out
@@ -481,6 +520,20 @@ def test_what_was_changed_before_a_refusal_is_told(drey, state):
     refused = drey("snapshot", "rm", OLD, NEW, "--yes", "--json")
     assert refused.code == 1 and refused.json["error"]["reason"] == "PROTECTED"
     assert [each["title"] for each in refused.json["snapshots"]] == ["old"]
+
+
+def test_what_is_not_known_is_not_shown_as_none():
+    summary = system_service_pb2.SystemSummary(signs_lost_since={"seconds": 1_700_000_000})
+    drawn = draw_summary(summary, utc=True)
+    assert isinstance(drawn, list)
+    unknown, _ = drawn
+    assert isinstance(unknown, Cell)
+    assert "unknown since 2023-11-14" in unknown.text and "IOCs" in unknown.text
+    summary = system_service_pb2.SystemSummary(
+        shards=[{"standbys": [{"instance": "far:8", "warm": True}, {"instance": "far:9"}]}]
+    )
+    table = owners_table(summary)
+    assert "far:8, far:9 (connects)" in str(table.rows)
 
 
 def test_the_status_has_a_line_for_each_ioc(drey):

@@ -46,14 +46,19 @@ asyncio.run(main())
 """
 
 
-async def test_killed_child_is_back_within_a_moment():
-    async with Supervisor() as supervisor:
+async def test_killed_child_is_back_within_a_moment_and_both_is_told():
+    said: list[str] = []
+    async with Supervisor(said.append) as supervisor:
         await supervisor.start(Child("a", SLEEP))
         before = supervisor.status()[0].pid
         supervisor.kill("a")
         after = await supervisor.wait_for("a", ChildState.READY, restarts=1)
         assert after.pid not in {None, before} and after.restarts == 1
         assert after.last_returncode == -signal.SIGKILL
+        async with asyncio.timeout(60):
+            while len(said) < 2:
+                await asyncio.sleep(0.01)
+        assert said == ["a ended by SIGKILL, starting it again", "a runs again"]
     assert not psutil.pid_exists(after.pid)
 
 

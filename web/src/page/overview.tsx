@@ -116,6 +116,11 @@ export function OverviewTab() {
           ))}
         </section>
       )}
+      {summary.signsLostSince !== undefined && (
+        <p className="error">
+          IOCs, instances and standbys are unknown since {timeText(summary.signsLostSince)}: no signs of life come.
+        </p>
+      )}
       <IocTable summary={summary} />
       <InstanceTable instances={summary.instances} />
       <div className="split">

@@ -78,8 +78,9 @@ def watch(session: CliSession, by: str, action: str, target: str, after: int | N
     request = audit_service_pb2.WatchEventsRequest(
         principal=by, action_prefix=action, target=target, after_sequence=after
     )
-    method = session.client.audit.WatchEvents
-    for message in follow_stream(session, method, request, silence_s=SIGN_OF_LIFE_S):
+    for message in follow_stream(
+        session, lambda client: client.audit.WatchEvents, request, silence_s=SIGN_OF_LIFE_S
+    ):
         if message.WhichOneof("part") == "checkpoint":
             request.after_sequence = message.checkpoint.sequence
             continue

@@ -30,8 +30,10 @@ def watch(session: CliSession, resources: list[str], token: str) -> None:
     request = event_service_pb2.WatchEventsRequest(
         token=token, resources=[number_of(event_pb2.EventResource, each) for each in resources]
     )
-    method, stalled = session.client.events.WatchEvents, False
-    for message in follow_stream(session, method, request, silence_s=SIGN_OF_LIFE_S):
+    stalled = False
+    for message in follow_stream(
+        session, lambda client: client.events.WatchEvents, request, silence_s=SIGN_OF_LIFE_S
+    ):
         match message.WhichOneof("part"):
             case "begin":
                 request.token = message.begin.token

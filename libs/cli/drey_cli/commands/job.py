@@ -116,8 +116,9 @@ def job_states(session: CliSession, job_id: str) -> Iterator[job_pb2.Job]:
     from drey_cli.following import follow_stream
 
     request = job_service_pb2.WatchJobRequest(id=job_id)
-    method = session.client.jobs.WatchJob
-    for message in follow_stream(session, method, request, meanwhile="the job goes on"):
+    for message in follow_stream(
+        session, lambda client: client.jobs.WatchJob, request, meanwhile="the job goes on"
+    ):
         yield message.job
         if job_state(message.job) in ENDED:
             return

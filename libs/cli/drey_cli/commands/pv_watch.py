@@ -76,7 +76,7 @@ def watch(
     def make_request() -> monitor_service_pb2.WatchPvsRequest:
         return monitor_service_pb2.WatchPvsRequest(spec=spec, token=model.token)
 
-    show_watch(session, session.client.monitor.WatchPvs, make_request, view, duration)
+    show_watch(session, lambda client: client.monitor.WatchPvs, make_request, view, duration)
 
 
 class PvView:

@@ -135,8 +135,12 @@ def restore_states(session: CliSession, restore_id: str) -> Iterator[restore_pb2
     from drey_cli.following import follow_stream
 
     request = restore_service_pb2.WatchRestoreRequest(id=restore_id)
-    method = session.client.restores.WatchRestore
-    for message in follow_stream(session, method, request, meanwhile="the restore goes on"):
+    for message in follow_stream(
+        session,
+        lambda client: client.restores.WatchRestore,
+        request,
+        meanwhile="the restore goes on",
+    ):
         yield message.restore
         if state_of(message.restore) in ENDED:
             return

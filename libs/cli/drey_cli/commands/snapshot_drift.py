@@ -77,7 +77,7 @@ def drift(
     def make_request() -> monitor_service_pb2.WatchDriftRequest:
         return monitor_service_pb2.WatchDriftRequest(spec=spec, token=view.token)
 
-    show_watch(session, client.monitor.WatchDrift, make_request, view, duration)
+    show_watch(session, lambda client: client.monitor.WatchDrift, make_request, view, duration)
 
 
 class DriftView:

@@ -9,7 +9,7 @@ from drey_cli.errors import ExitCode
 from drey_cli.options import option
 from drey_cli.output import Drawn
 from drey_cli.render.table import Cell, Table, number_field, table_of, text_field, time_field
-from drey_cli.render.words import format_count, plural, short_name
+from drey_cli.render.words import format_count, format_time, plural, short_name
 from drey_cli.session import CliSession, command, end_with
 
 _LEVEL_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
@@ -38,8 +38,9 @@ def _watch_status(session: CliSession) -> None:
     from drey_cli.following import follow_stream
 
     request = system_service_pb2.WatchSystemSummaryRequest()
-    method = session.client.system.WatchSystemSummary
-    for answer in follow_stream(session, method, request, patience_s=math.inf):
+    for answer in follow_stream(
+        session, lambda client: client.system.WatchSystemSummary, request, patience_s=math.inf
+    ):
         if session.out.json:
             session.out.line(answer)
             continue
@@ -191,6 +192,14 @@ def findings_table(summary: system_service_pb2.SystemSummary, *, utc: bool) -> T
 
 def draw_summary(summary: system_service_pb2.SystemSummary, *, utc: bool) -> Drawn:
     """The tables that have rows, in reading order, and one line on the whole."""
+    unknown = []
+    if summary.HasField("signs_lost_since"):
+        since = format_time(summary.signs_lost_since.ToNanoseconds(), utc=utc)
+        unknown.append(
+            Cell(
+                f"instances, IOCs and standbys: unknown since {since}: no signs of life", "bold red"
+            )
+        )
     tables = [
         parts_table(summary),
         owners_table(summary),
@@ -206,4 +215,4 @@ def draw_summary(summary: system_service_pb2.SystemSummary, *, utc: bool) -> Dra
     )
     word = "healthy" if summary.healthy else "NOT healthy"
     verdict = Cell(f"{word}: {text}", "bold green" if summary.healthy else "bold red")
-    return [*(table for table in tables if table.rows), verdict]
+    return [*(table for table in tables if table.rows), *unknown, verdict]

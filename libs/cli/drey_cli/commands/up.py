@@ -169,7 +169,7 @@ async def _run_stack(
     http: HttpOptions | None,
 ) -> None:
     from drey_stack.simulated import SimulatedMachine
-    from drey_stack.whole import Stack, StackOptions
+    from drey_stack.whole import Stack, StackOptions, run_together
 
     async with AsyncExitStack() as stack:
         epics: dict[str, str] = {}
@@ -191,11 +191,15 @@ async def _run_stack(
             say=out.note,
         )
         running = await stack.enter_async_context(Stack(options))
-        if simulate:
-            await _import_catalog(out, running, machine)
-        _show_endpoints(out, running, state)
-        await running.wait_failed()
-        await asyncio.Event().wait()
+
+        async def show_until_stopped() -> None:
+            if simulate:
+                await _import_catalog(out, running, machine)
+            _show_endpoints(out, running, state)
+            await asyncio.Event().wait()
+
+        deaths = [running.wait_failed(), *([machine.wait_ended()] if simulate else [])]
+        await run_together(show_until_stopped(), *deaths)
 
 
 async def _import_catalog(out: Output, running: Stack, machine: SimulatedMachine) -> None:

@@ -109,9 +109,12 @@ class InstanceBook:
 
     def __init__(self) -> None:
         self._instances: dict[tuple[str, str], Instance] = {}
+        self.heard_at: int | None = None
+        """When any sign of life came last. This process gives one, too: none means no way."""
 
     def note(self, sign: InstanceSign, now: int) -> None:
         """A sign of life came."""
+        self.heard_at = now
         key = (sign.service, sign.name)
         instance = self._instances.get(key)
         if instance is None:

@@ -31,6 +31,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _OPEN = JobFilter(states=(JobState.QUEUED, JobState.RUNNING))
 _MAX_OPEN_JOBS = 1000
 _LOOK_EVERY_S = 1.0
+_SIGNS_LOST_NS = 3_000_000_000
+"""Each process gives one a second."""
 
 
 class SystemServicer:
@@ -51,6 +53,7 @@ class SystemServicer:
         self._overrides = overrides
         self._since, self._next_look = findings.Since(), 0.0
         self._found: list[pb.Finding] = []
+        self._started, self._signs_lost_ns = time.monotonic_ns(), 0
 
     async def GetServerInfo(
         self, request: pb.GetServerInfoRequest, context: Context
@@ -110,7 +113,17 @@ class SystemServicer:
             instances=[service_instance(i, now) for i in self._instances.living(now)],
             iocs=[ioc_status(ioc, held.get(ioc.address)) for ioc in iocs[:TOLD_IOCS]],
             ioc_count=len(iocs),
+            signs_lost_since=time_or_none(self._note_signs(now)),
         )
+
+    def _note_signs(self, now: int) -> int:
+        """Since when no sign of life has come at all; 0: they come."""
+        silent_ns = now - (self._instances.heard_at or self._started)
+        if silent_ns < _SIGNS_LOST_NS:
+            self._signs_lost_ns = 0
+        elif not self._signs_lost_ns:
+            self._signs_lost_ns = now_ns() - silent_ns
+        return self._signs_lost_ns
 
     def find_findings(self, parts: Sequence[PartReport]) -> list[pb.Finding]:
         """Gravest first; looked for at most once a second, whoever asks and how often."""

@@ -541,6 +541,7 @@ class SystemSummary(_message.Message):
     INSTANCES_FIELD_NUMBER: _builtins.int
     IOCS_FIELD_NUMBER: _builtins.int
     IOC_COUNT_FIELD_NUMBER: _builtins.int
+    SIGNS_LOST_SINCE_FIELD_NUMBER: _builtins.int
     healthy: _builtins.bool
     """Everything that is needed works."""
     pvs: _builtins.int
@@ -581,6 +582,12 @@ class SystemSummary(_message.Message):
         1000.
         """
 
+    @_builtins.property
+    def signs_lost_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when no sign of life of any process reaches this gateway, its own by way of NATS included:
+        `instances`, `iocs` and the standbys of shards are not known, and soon empty. Absent: they come.
+        """
+
     def __init__(
         self,
         *,
@@ -597,10 +604,11 @@ class SystemSummary(_message.Message):
         instances: _abc.Iterable[Global___ServiceInstance] | None = ...,
         iocs: _abc.Iterable[Global___IocStatus] | None = ...,
         ioc_count: _builtins.int = ...,
+        signs_lost_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signs_lost_since", b"signs_lost_since", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "findings", b"findings", "healthy", b"healthy", "instances", b"instances", "ioc_count", b"ioc_count", "iocs", b"iocs", "open_jobs", b"open_jobs", "parts", b"parts", "pvs", b"pvs", "shards", b"shards", "time", b"time", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "findings", b"findings", "healthy", b"healthy", "instances", b"instances", "ioc_count", b"ioc_count", "iocs", b"iocs", "open_jobs", b"open_jobs", "parts", b"parts", "pvs", b"pvs", "shards", b"shards", "signs_lost_since", b"signs_lost_since", "time", b"time", "version", b"version", "watchers", b"watchers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
