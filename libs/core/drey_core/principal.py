@@ -40,8 +40,10 @@ class Principal:
     @property
     def permissions(self) -> Collection[str]:
         """All that they may do, with some PVs at least."""
-        some = tuple(grant.role for grant in self.limited)
-        return permissions_of(self.roles) | limited_permissions_of(some)
+        everywhere = permissions_of(self.roles)
+        if not self.limited:  # asked for each message of each stream
+            return everywhere
+        return everywhere | limited_permissions_of(tuple(grant.role for grant in self.limited))
 
     @property
     def role_names(self) -> tuple[str, ...]:
