@@ -19,6 +19,8 @@ from drey_core.values import I8
 from drey_gateway.adapters.references import ReferenceClient
 from drey_gateway.context import WatchContext
 from drey_gateway.domain.drift import DriftCounts, DriftTable, DriftWanted, Reference
+from drey_gateway.domain.resume import encode_token
+from drey_gateway.domain.watch import WatchSelection
 from drey_gateway.loops.event_feed import EventFeed
 from drey_runtime import telemetry
 from drey_runtime.admission import Room
@@ -30,6 +32,8 @@ from drey_runtime.signals import ChangeSignal
 
 LOOK_S = 0.2
 """Between two looks at what has changed."""
+_MOMENT_S = 0.02
+"""Signs of life made within so long of each other are one."""
 _PAUSES = 4
 """Times as long as a look is the pause after it at least."""
 MAX_COMPARISONS = 16
@@ -49,12 +53,32 @@ class WatchedDrift:
         """Of all its PVs, as of the last look; for metrics."""
         self._messages: dict[tuple[bytes, int], list[bytes]] = {}
         self._messages_turn = -1
+        self._tokens: dict[bytes, str] = {}
+        self._tokens_instant = -1
+        self._signs: dict[tuple[str, frozenset[int]], bytes] = {}
+        self._signs_end = 0.0
 
     def messages(self) -> dict[tuple[bytes, int], list[bytes]]:
         """Messages made in this turn of the table, by selection and the turn that they follow."""
         if self._messages_turn != self.table.turn:
             self._messages_turn, self._messages = self.table.turn, {}
         return self._messages
+
+    def token(self, selection: WatchSelection) -> str:
+        """Where a watcher stands that has been sent all that the table has, encoded."""
+        if self._tokens_instant != self.table.instant:
+            self._tokens_instant, self._tokens = self.table.instant, {}
+        token = self._tokens.get(selection.digest)
+        if token is None:
+            token = self._tokens[selection.digest] = encode_token(self.table.token(selection))
+        return token
+
+    def signs_of_life(self) -> dict[tuple[str, frozenset[int]], bytes]:
+        """Checkpoints made in this moment, by token and shards."""
+        now = time.monotonic()
+        if now >= self._signs_end:
+            self._signs_end, self._signs = now + _MOMENT_S, {}
+        return self._signs
 
 
 class DriftBook:

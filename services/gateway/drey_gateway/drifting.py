@@ -16,7 +16,7 @@ from drey_gateway.domain.drift import (
     DriftTable,
     DriftWanted,
 )
-from drey_gateway.domain.resume import Token, encode_token
+from drey_gateway.domain.resume import Token
 from drey_gateway.domain.watch import WatchSelection, honourable
 from drey_gateway.domain.wire import TakenRows
 from drey_gateway.drift_book import DriftBook, WatchedDrift
@@ -46,6 +46,8 @@ class DriftWatch:
         self._position = DriftPosition()
         self._stale: frozenset[int] = frozenset()
         self._counts: DriftCounts | None = None
+        self._token = ""
+        """Of what has been sent, which may be older than the table."""
         self._catalog_version = -1
         self._marks_seen = 0
         self._next_checkpoint = 0.0
@@ -121,7 +123,7 @@ class DriftWatch:
         else:
             rows = table.row_bytes(table.everything(selection, self._position))
             messages = []
-        end = encode_token(table.token(selection))
+        self._token = end = self._comparison.token(selection)
         self._counts = table.counts(selection)
         summary, stale = summary_of(self._counts), table.stale & selection.shards
         yield begin_message(table, len(selection), keeps)
@@ -156,10 +158,16 @@ class DriftWatch:
                 self._next_change = now + self._wanted.min_interval_s
                 yield message
         if time.monotonic() >= self._next_checkpoint:
-            self._next_checkpoint = time.monotonic() + CHECKPOINT_S
-            token = encode_token(self._table.token(self._selection))
-            shards = self._selection.shards
-            yield encode_drift(checkpoint=checkpoint_of(self._context, shards, token))
+            # all at the same moments, so that they are woken once and sent the same
+            self._next_checkpoint = (time.monotonic() // CHECKPOINT_S + 1) * CHECKPOINT_S
+            yield self._shared_checkpoint()
+
+    def _shared_checkpoint(self) -> bytes:
+        signs, key = self._comparison.signs_of_life(), (self._token, self._selection.shards)
+        if key not in signs:
+            checkpoint = checkpoint_of(self._context, self._selection.shards, self._token)
+            signs[key] = encode_drift(checkpoint=checkpoint)
+        return signs[key]
 
     def _changes_now(self) -> Iterator[bytes]:
         """What the client lacks, taken at once: freshness, rows that agree with it, the counts."""
@@ -173,6 +181,7 @@ class DriftWatch:
             for change in freshness_changes(self._context, selection, before, self._stale)
         ]
         changes = self._shared_changes(selection)
+        self._token = self._comparison.token(selection)
         counted = table.counts(selection)
         counts, self._counts = counted if counted != self._counts else None, counted
         yield from told
@@ -204,6 +213,7 @@ class DriftWatch:
         old, self._rows = self._selection, rows
         self._selection = table.select(rows)
         step = table.reselect(old, self._selection, self._position)
+        self._token = self._comparison.token(self._selection)
         return messages + change_messages(table.row_bytes(step.rows), step.left, 0)
 
     async def _wait_changed(self, changed: asyncio.Event) -> None:

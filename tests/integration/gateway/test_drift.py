@@ -154,6 +154,25 @@ async def test_it_goes_on_from_its_token_at_another_gateway(
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "TOKEN_UNKNOWN")
 
 
+async def test_a_token_covers_no_more_than_was_sent(gateway, admin_key, publisher):
+    """Also where changes wait for their interval: who comes back with it lacks none of them."""
+    async with (
+        watching(gateway, admin_key, min_interval={"seconds": 3600}) as slow,
+        watching(gateway, admin_key) as quick,
+    ):
+        await publisher.publish(floats([setpoint(3)], [9.0]))
+        await slow.until(lambda c: set(c.rows) == {3}, "the first one, at once")
+        await publisher.publish(floats([setpoint(4)], [9.0]))
+        await quick.until(lambda c: set(c.rows) == {3, 4}, "the other one")
+        seen = len(slow.client.checkpoints)
+        await slow.until(lambda c: len(c.checkpoints) > seen + 1, "a token after it")
+        kept = slow.client
+        assert set(kept.rows) == {3}
+    async with watching(gateway, admin_key, kept, token=kept.token) as screen:
+        assert kept.begun[-1].keeps_state
+        await screen.until(lambda c: set(c.rows) == {3, 4}, "what waited")
+
+
 async def test_the_catalog_changes_under_it(gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as screen:
         pages = catalog_pages(PVS - 1)

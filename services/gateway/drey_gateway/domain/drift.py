@@ -181,6 +181,8 @@ class DriftTable:
         n = len(reference)
         self.reference, self.tolerances, self.hysteresis = reference, tolerances, hysteresis
         self.turn = 0
+        self.instant = 0
+        """Grows with each `advance`."""
         self.generation = -1
         """Of the directory that it compares by."""
         self.stale: frozenset[int] = frozenset()
@@ -213,6 +215,7 @@ class DriftTable:
 
     def advance(self, stale: frozenset[int]) -> bool:
         """Compare what has changed, at once; whether anything of it can be told."""
+        self.instant += 1
         live, image = self._live, self._live.image
         bound = self.generation == live.generation
         news = not bound or stale != self.stale
