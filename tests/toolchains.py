@@ -59,6 +59,15 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> None:
     assert done.returncode == 0, done.stdout[-4000:]
 
 
+def oldest_python(folder: Path) -> Path:
+    """An interpreter with `drey_client`, and the oldest of each library that it says it takes."""
+    python = folder / "oldest/bin/python"
+    run("uv", "venv", "-q", "--python", sys.executable, folder / "oldest", cwd=folder)
+    install = ("uv", "pip", "install", "-q", "--python", python, "--resolution", "lowest-direct")
+    fetch(*install, "-e", ROOT / "libs/contracts", "-e", ROOT / "libs/client", cwd=folder)
+    return python
+
+
 def java_client() -> Path:
     """The folder with the classes of the client of the documents, and of its libraries.
 

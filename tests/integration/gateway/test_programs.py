@@ -35,7 +35,7 @@ from drey_testing.fixtures_gateway import (
     setpoint,
 )
 from tests.go import ROOT, built_client, require_go
-from tests.toolchains import java_client, java_command, rust_client
+from tests.toolchains import java_client, java_command, oldest_python, rust_client
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -87,7 +87,9 @@ def _built(language: str) -> Any:
     return pytest.param(language, marks=pytest.mark.xdist_group("languages"))
 
 
-@pytest.fixture(params=["python", "client", "go", _built("java"), _built("rust")], scope="module")
+@pytest.fixture(
+    params=["python", "client", "oldest", "go", _built("java"), _built("rust")], scope="module"
+)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     match request.param:
         case "go":
@@ -96,6 +98,9 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             return java_command(java_client())
         case "rust":
             return [str(rust_client(tmp_path_factory.mktemp("rust")))]
+        case "oldest":  # an environment of a GUI is old
+            python = str(oldest_python(tmp_path_factory.mktemp("oldest")))
+            return [python, "-u", str(ROOT / "docs/how-to/programs/client_watch.py")]
     script = {"python": "watch.py", "client": "client_watch.py"}[request.param]
     return [sys.executable, "-u", str(ROOT / "docs/how-to/programs" / script)]
 
