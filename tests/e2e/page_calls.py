@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import grpc
@@ -106,6 +108,23 @@ async def shoot(page: Page, name: str, later_ms: int = 0) -> None:
         await page.wait_for_timeout(later_ms)
         # by a path Playwright writes it in a thread, which stays
         _save_picture(Path(folder, f"{name}.png"), await page.screenshot())
+
+
+@cache
+def _axe() -> str:
+    """The script, which its package for Playwright has inside."""
+    found = find_spec("axe_playwright_python")
+    assert found is not None and found.origin is not None
+    return Path(found.origin).with_name("axe.min.js").read_text(encoding="utf-8")
+
+
+async def look_for_barriers(page: Page, where: str, findings: dict[str, list[str]]) -> None:
+    """Add what axe finds on the page as it is now."""
+    # past the page's own policy, which lets no other script in
+    await page.evaluate(_axe())
+    found = await page.evaluate("axe.run()")
+    for each in found["violations"]:
+        findings[f"{where} {each['id']}"] = [node["html"][:300] for node in each["nodes"][:3]]
 
 
 def await_value(running: Running, name: str, comes: bool = True) -> None:

@@ -80,7 +80,15 @@ export function DriftTab() {
       </div>
       <ErrorText text={list.error} />
       {reference === undefined ? (
-        <p className="empty">Choose what the machine is compared with: a golden snapshot, or any other.</p>
+        <p className="empty">
+          {list.answer !== undefined && snapshots.length === 0 ? (
+            <>
+              There is nothing to compare the machine with yet: take a snapshot under <a href="#/snapshots">Snapshots</a>, and mark a good one as golden.
+            </>
+          ) : (
+            "Choose what the machine is compared with: a golden snapshot, or any other."
+          )}
+        </p>
       ) : (
         <DriftView key={`${id} ${hysteresis}`} reference={reference} hysteresis={hysteresis} />
       )}

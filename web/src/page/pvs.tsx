@@ -1,6 +1,6 @@
 /** PVs: every one, live. */
 import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
-import { ARRAY, datumText, extractOf, Kind, numberOf, pointsOf, READBACK, SETPOINT, type Display, type Extract, type Role, type WatchState } from "@drey/client";
+import { ARRAY, extractOf, Kind, numberOf, pointsOf, READBACK, SETPOINT, type Display, type Extract, type Role, type WatchState } from "@drey/client";
 import type { ChannelMetadata } from "../../gen/drey/common/v1/value_pb";
 import { Grid, setCell, setMark, type Column, type Draw } from "./grid";
 import { Legend, Plot } from "./lazy_plot";
@@ -9,7 +9,7 @@ import { PvHistory } from "./pv_history";
 import { EffectivePolicy } from "./pv_policy";
 import type { PvStore } from "./pv_store";
 import { useSession } from "./session";
-import { alarmWords, channelMark, counted, enumWords, graver, nanosecondsText, type Mark } from "./words";
+import { alarmWords, channelMark, counted, enumWords, graver, nanosecondsText, shownText, type Mark } from "./words";
 import { ArrayDecimation, ConnectionState, ValueType } from "../../gen/drey/common/v1/value_pb";
 
 const PvImport = lazy(async () => ({ default: (await import("./pv_import")).PvImport }));
@@ -58,7 +58,7 @@ export function displayOf(metadata: ChannelMetadata | undefined): Display {
 
 function channelText(state: WatchState, slot: number, role: Role): string {
   if (!state.hasChannel(slot, role)) return "";
-  return datumText(state.datum(slot, role), displayOf(state.metadataOf(slot, role))) || "—";
+  return shownText(state.datum(slot, role), displayOf(state.metadataOf(slot, role)));
 }
 
 interface Filter {
@@ -464,7 +464,7 @@ function ChannelFacts({ state, slot, role }: { state: WatchState; slot: number; 
       <dl className="facts">
         <dt>Value</dt>
         <dd className="value">
-          {datumText(datum, isArray ? displayOf(metadata) : { labels: displayOf(metadata).labels }) || "—"} {metadata?.units}
+          {shownText(datum, isArray ? displayOf(metadata) : { labels: displayOf(metadata).labels })} {metadata?.units}
         </dd>
         {extract !== undefined && <Fact title="Of these came" text={extractWords(extract)} />}
         <dt>Alarm</dt>

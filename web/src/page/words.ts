@@ -1,7 +1,7 @@
 /** What enumerations, times and states are called on the screen. */
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { ConnectError } from "@connectrpc/connect";
-import { reasonOf, datumOf, datumText, type Display } from "@drey/client";
+import { reasonOf, datumOf, datumText, Kind, type Datum, type Display } from "@drey/client";
 import { AlarmSeverity, AlarmStatus, ConnectionState, Freshness, type Value } from "../../gen/drey/common/v1/value_pb";
 
 export interface Mark {
@@ -49,10 +49,15 @@ export function alarmWords(severity: number, status: number): string {
   return severity <= AlarmSeverity.NO_ALARM ? "no alarm" : `${grave}, ${AlarmStatus[status] ?? status}`;
 }
 
+/** Data for people: an empty string is something, no data is not. */
+export function shownText(datum: Datum, display: Display = {}): string {
+  return datum.kind === Kind.None ? "—" : datumText(datum, display) || '""';
+}
+
 /** A stored value for people; what is missing is said. */
 export function valueText(value: Value | undefined, display: Display = {}): string {
   if (value === undefined) return "—";
-  const text = datumText(datumOf(value), display);
+  const text = shownText(datumOf(value), display);
   if (value.data.case === undefined)
     return value.state === ConnectionState.NEVER_CONNECTED ? "never found" : "no value";
   return value.state === ConnectionState.DISCONNECTED ? `${text} (disconnected)` : text;
