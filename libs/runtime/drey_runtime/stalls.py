@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote
+from weakref import ref
 
 import grpc
 from google.protobuf.message import Message
@@ -128,12 +129,15 @@ class GuardedContext:
         return getattr(self._context, name)
 
 
-_current: ContextVar[Outgoing | None] = ContextVar("outgoing", default=None)
+_current: ContextVar[ref[Outgoing] | None] = ContextVar("outgoing", default=None)
+"""Not the call itself: what is made while it is served (a timer of a connection to Postgres) keeps
+its context, and so the call with its last message, for minutes after it has ended."""
 
 
 def outgoing() -> Outgoing | None:
-    """The answers of the call that is served in this context."""
-    return _current.get()
+    """The answers of the call that is served in this context; None where it has ended."""
+    current = _current.get()
+    return None if current is None else current()
 
 
 class StallGuard:
@@ -149,7 +153,7 @@ class StallGuard:
         outgoing = Outgoing(context)
         self._open.add(outgoing)
         context.add_done_callback(lambda _: self._open.discard(outgoing))  # type: ignore[arg-type]
-        token = _current.set(outgoing)
+        token = _current.set(ref(outgoing))
         try:
             yield outgoing
         finally:

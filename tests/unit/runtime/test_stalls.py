@@ -54,6 +54,18 @@ async def test_too_many_bytes_end_the_longest_wait():
     await asyncio.gather(second, looking, return_exceptions=True)
 
 
+async def test_a_timer_that_was_set_while_a_call_was_served_does_not_keep_it():
+    """asyncpg sets some of five minutes, and a timer keeps the context in which it was set."""
+    with StallGuard(cut_s=1e6, max_bytes=1000).watched(Deaf()) as outgoing:
+        timer = asyncio.get_running_loop().call_later(300, asyncio.Event().set)
+        assert stalls.outgoing() is outgoing
+        left = weakref.ref(outgoing)
+    del outgoing
+    gc.collect()
+    assert left() is None
+    timer.cancel()
+
+
 class Dripping(Deaf):
     """A call whose client takes a message now and then."""
 
