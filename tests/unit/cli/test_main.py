@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from drey_cli import start
 from drey_cli.commands import SUMMARIES
+from drey_cli.errors import ExitCode
 from drey_cli.main import every_command, load_command, run
 from drey_cli.options import argument, option, packed_options
 from drey_cli.session import command, group
@@ -44,6 +46,19 @@ def test_a_command_loads_no_other(address_nowhere):
 @pytest.fixture
 def address_nowhere():
     return ["--server", "127.0.0.1:1", "--timeout", "2s"]
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_is_no_traceback(monkeypatch):
+    class Interrupted:
+        def find_spec(self, name, path, target=None):
+            if name == "drey_cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "drey_cli.main")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as caught:
+        start.main()
+    assert caught.value.code == ExitCode.INTERRUPTED
 
 
 @pytest.mark.parametrize("command", [["pv", "get"], ["status", "--key"], ["restore", "plan"]])
