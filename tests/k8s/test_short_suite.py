@@ -108,6 +108,23 @@ def test_a_preparation_tells_its_end_or_that_it_was_late() -> None:
     assert suite.prepare(("sleep", "1000"), time.time() + AT_ONCE_S) is None
 
 
+@needs_namespaces
+@pytest.mark.skipif(bool(images.missing_packages()), reason="buildah is not installed")
+def test_the_store_of_the_images_leaves_no_mount(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(images, "_folder", lambda: tmp_path)
+    container = images._buildah("from", "scratch").strip()
+    # as one that is killed: it has no chance to take its mounts back
+    images._buildah("mount", container)
+    assert (tmp_path / "store").is_dir()
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    images._buildah("rm", "--all")
+    with pytest.raises(images.ImagesMissing, match="no-such-command"):
+        images._buildah("no-such-command")
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
 FIRST_FAILS = """
 import os, pathlib, pytest
 

@@ -107,7 +107,8 @@ def _folder() -> Path:
 def _buildah(*arguments: str) -> str:
     store = ("--root", str(_folder() / "store"), "--runroot", str(_folder() / "run"))
     done = subprocess.run(
-        ["buildah", *store, *arguments],
+        # it mounts its store upon itself and leaves that: in a namespace that ends with it
+        ["unshare", "--mount", "--propagation=private", "buildah", *store, *arguments],
         capture_output=True,
         text=True,
         timeout=_BUILD_S,
