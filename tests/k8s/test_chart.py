@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from drey_stack.serve_http import prepare
 from drey_testing.certificates import Authority
 from drey_testing.cluster.api_server import ApiServer, Refused
 from drey_testing.metric_names import declared_metrics
+from tests.k8s.conftest import ROOT, Render
 
-ROOT = Path(__file__).resolve().parents[2]
 CLASSES: dict[str, type[CommonSettings]] = {
     "gateway": Gateway,
     "snapshot": Snapshot,
@@ -61,34 +61,6 @@ PATHS = {
     "Ingress": "/apis/networking.k8s.io/v1/namespaces/drey/ingresses",
 }
 COMPONENT = "app.kubernetes.io/component"
-Render = Callable[..., list[dict[str, Any]]]
-
-
-def options_of(values: Sequence[str]) -> list[str]:
-    """As helm takes them; a value that is JSON after `:=` is given as such."""
-    options = []
-    for value in values:
-        # numbers with a point are texts to --set
-        as_json = value.startswith("settings.") or ":=" in value
-        options += ["--set-json" if as_json else "--set", value.replace(":=", "=", 1)]
-    return options
-
-
-@pytest.fixture(scope="session")
-def render(helm: str) -> Render:
-    def made(*values: str, release: str = "drey") -> list[dict[str, Any]]:
-        chart = str(ROOT / "k8s/drey")
-        done = subprocess.run(
-            [helm, "template", release, chart, "--namespace", "drey", *options_of(values)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise ValueError(done.stderr)
-        return [found for found in yaml.safe_load_all(done.stdout) if found]
-
-    return made
 
 
 def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from drey_testing.cluster.api_server import ApiServer
-from tests.k8s.test_chart import ROOT, options_of
+from tests.k8s.conftest import ROOT, options_of
 
 LANDED, PRESENT = ROOT / "k8s/landed.tgz", ROOT / "k8s/drey"
 VARIANTS: list[Sequence[str]] = [
