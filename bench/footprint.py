@@ -31,8 +31,8 @@ async def main(implementation: str, pvs: int) -> None:
     gc.collect()
     before = psutil.Process().memory_info().rss
     async with open_table(implementation) as table:
-        slots = await table.add(names)
-        await table.subscribe(slots)
+        slots = await table.add_channels(names)
+        await table.subscribe_slots(slots)
         await until_valued(table, len(slots))
         gc.collect()
         print((psutil.Process().memory_info().rss - before) / 1e6)

@@ -90,7 +90,7 @@ async def listening(url: str) -> AsyncIterator[BusCounter]:
     """A listener of all shards, for the scope."""
     listener = BusCounter()
     bus = Bus(url, "drey", "drey-bench")
-    await bus.subscribe(bus.subject("values", "*"), listener.on_batch)
+    await bus.subscribe_handler(bus.full_subject("values", "*"), listener.on_batch)
     running = asyncio.create_task(bus.run())
     try:
         await bus.wait_connected(10)

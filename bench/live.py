@@ -56,11 +56,13 @@ class LiveSite:
         if number:  # a standby: nobody calls it
             environment["DREY_MONITOR_LISTEN"] = f"{LOOPBACK}:{free_port()}"
             child = replace(child, name=f"monitor-{number}", ready=None)
-        await self.site.stack.supervisor.start(replace(child, env={**environment, **settings}))
+        await self.site.stack.supervisor.start_child(
+            replace(child, env={**environment, **settings})
+        )
 
     async def stop_monitor(self, number: int = 0) -> None:
         """Stop it."""
-        await self.site.stack.supervisor.stop(f"monitor-{number}" if number else "monitor")
+        await self.site.stack.supervisor.stop_child(f"monitor-{number}" if number else "monitor")
 
     async def until_valued(self) -> None:
         """Wait until the monitor has published a live value of every channel."""
@@ -96,8 +98,8 @@ class LiveSite:
         """Wait until every monitor runs, and the shard's owner has settled."""
         async with asyncio.timeout(_VALUES_S):
             while True:
-                (beat,) = await self.site.image.heartbeats(1)
-                states = [s.state for s in self.site.stack.supervisor.status()]
+                (beat,) = await self.site.image.read_heartbeats(1)
+                states = [s.state for s in self.site.stack.supervisor.child_statuses()]
                 if beat and beat.settled and set(states) == {ChildState.READY}:
                     break
                 await asyncio.sleep(0.1)
@@ -116,7 +118,7 @@ class LiveSite:
 
     def process(self, name: str) -> psutil.Process:
         """The process of a service or part, for its CPU time and memory."""
-        for status in self.site.stack.supervisor.status():
+        for status in self.site.stack.supervisor.child_statuses():
             if status.name == name and status.pid is not None:
                 return psutil.Process(status.pid)
         raise RuntimeError(f"{name} does not run")

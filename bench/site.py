@@ -61,7 +61,7 @@ class BenchSite:
         self.table = PageTable(np.zeros(0, np.int64))
         self._rng = np.random.default_rng(1)
         self._sequence = 0
-        self._columns = Columns.empty()
+        self._columns = Columns.empty_columns()
 
     # --- catalog ---
 
@@ -88,7 +88,7 @@ class BenchSite:
     async def load_directory(self) -> None:
         """Ask for the catalog's pages as a monitor does."""
         signer = TokenSigner.from_file("monitor", self.stack.folder / "keys" / "monitor.pem")
-        target = self.stack.environment["DREY_SNAPSHOT_TARGET"]
+        target = self.stack.client_environment["DREY_SNAPSHOT_TARGET"]
         pages: list[bytes] = []
         version = 0
         async with grpc.aio.insecure_channel(
@@ -110,7 +110,7 @@ class BenchSite:
         """Write the whole image and its directory, every channel connected."""
         channels = self.directory.channels
         n = len(channels)
-        blank = Columns.empty(n)
+        blank = Columns.empty_columns(n)
         now = time.time_ns()
         blank.kind[:] = Kind.FLOAT64
         blank.state[:] = State.CONNECTED
@@ -120,7 +120,7 @@ class BenchSite:
         blank.data[:] = (100 * self._rng.standard_normal(n)).view(np.uint64)
         self._columns = blank.with_key(channels)
         self.table = PageTable(np.unique(channels >> 8))
-        self.table.apply(self._columns)
+        self.table.apply_batch(self._columns)
         await self._write_directory()
         await self._write_pages()
 
@@ -138,20 +138,20 @@ class BenchSite:
         now = time.time_ns()
         self._columns.source_time[chosen] = now - self._rng.integers(0, 10**9, int(chosen.sum()))
         self._columns.receive_time[chosen] = now
-        self.table.apply(self._columns.take(np.flatnonzero(chosen)))
+        self.table.apply_batch(self._columns.take_rows(np.flatnonzero(chosen)))
         await self._write_pages()
 
     async def _write_pages(self) -> None:
         self._sequence += 1
-        pages = self.table.taken(np.arange(len(self.table.numbers)))
+        pages = self.table.take_pages(np.arange(len(self.table.page_numbers)))
         await self.image.write_pages(0, 1, self._sequence, time.time_ns(), pages)
         await self.heartbeat()
 
     async def _write_directory(self) -> None:
-        numbers = self.table.numbers.tolist()
+        numbers = self.table.page_numbers.tolist()
         metadata = {}
         for number in numbers:
-            page = MetadataPage.empty(number)
+            page = MetadataPage.empty_page(number)
             page.kind[:] = Kind.FLOAT64
             page.count[:] = 1
             page.readable[:] = 1
@@ -217,7 +217,7 @@ async def opened(options: StackOptions, pvs: int) -> AsyncIterator[BenchSite]:
     async with (
         Stack(options) as stack,
         grpc.aio.insecure_channel(stack.server, options=settings) as channel,
-        Image.open(stack.valkey.url, "drey") as image,
+        Image.open_image(stack.valkey.url, "drey") as image,
     ):
         yield BenchSite(stack, channel, image, pvs)
 

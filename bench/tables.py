@@ -30,12 +30,12 @@ async def changed(table: ChannelTable) -> Columns:
     """Wait for news and take all of it; what changed in the metadata is dropped."""
     await table.wait_dirty()
     table.drain_info()  # what is left in there would end every later wait at once
-    return table.drain()
+    return table.drain_updates()
 
 
 async def connected(table: ChannelTable, names: Sequence[str]) -> Slots:
     """Slots of `names`, all connected. RuntimeError."""
-    slots = await table.add(names)
+    slots = await table.add_channels(names)
     connected = await table.wait_connected(slots, _LONG_S)
     if not connected.all():
         raise RuntimeError(f"{int((~connected).sum())} of {len(names)} channels did not connect")
@@ -54,8 +54,8 @@ async def first_values_s(implementation: str, names: Sequence[str]) -> float:
     """Seconds from a new table to the first value of each drained."""
     async with open_table(implementation) as table:
         begin = time.perf_counter()
-        slots = await table.add(names)
-        await table.subscribe(slots)
+        slots = await table.add_channels(names)
+        await table.subscribe_slots(slots)
         await until_valued(table, len(slots))
         return time.perf_counter() - begin
 
@@ -63,7 +63,7 @@ async def first_values_s(implementation: str, names: Sequence[str]) -> float:
 async def read_s(table: ChannelTable, slots: Slots) -> float:
     """Seconds to read all from their servers."""
     begin = time.perf_counter()
-    result = await table.read(slots, _LONG_S)
+    result = await table.read_values(slots, _LONG_S)
     seconds = time.perf_counter() - begin
     _check_codes(result.code, "read")
     return seconds
@@ -73,7 +73,7 @@ async def write_s(table: ChannelTable, slots: Slots, value: float) -> float:
     """Seconds to write `value` to all with completion."""
     rows = doubles(np.full(len(slots), value))
     begin = time.perf_counter()
-    codes = await table.write(slots, rows, _LONG_S)
+    codes = await table.write_values(slots, rows, _LONG_S)
     seconds = time.perf_counter() - begin
     _check_codes(codes, "written")
     return seconds
@@ -81,7 +81,7 @@ async def write_s(table: ChannelTable, slots: Slots, value: float) -> float:
 
 def doubles(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Columns:
     """Doubles to write."""
-    rows = Columns.empty(len(values))
+    rows = Columns.empty_columns(len(values))
     rows.kind[:] = Kind.FLOAT64
     rows.data[:] = values.view(np.uint64)
     return rows

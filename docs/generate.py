@@ -30,7 +30,7 @@ from drey_cli.errors import ExitCode
 from drey_cli.main import drey, every_command
 from drey_cli.options import CHOOSING, CONNECTION
 from drey_core.permissions import ROLES
-from drey_runtime.settings import SERVICES, CommonSettings, variables
+from drey_runtime.settings import SERVICES, CommonSettings, environment_variables
 from drey_testing.metric_names import declared_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -317,7 +317,7 @@ def settings() -> str:
 
 
 def _settings_table(cls: type[CommonSettings], fields: dict[str, FieldInfo]) -> list[str]:
-    names = variables(cls)
+    names = environment_variables(cls)
 
     def setting_rows() -> Iterator[Sequence[str]]:
         for name, field in fields.items():

@@ -45,7 +45,7 @@ async def run(pvs: int, runs: int) -> Result:
                 continue
             begun = time.time_ns()
             ended, called = await _abort_early(restores, call, await _begin(restores, call, plan))
-            stamps = (await table.read(slots, _READ_S)).values.source_time
+            stamps = (await table.read_values(slots, _READ_S)).values.source_time
             counts = {each.verdict: each.pvs for each in ended.verdicts}
             unsent.append(float(counts.get(restore_pb2.VERDICT_NOT_SENT, 0)))
             written = stamps[stamps > begun]

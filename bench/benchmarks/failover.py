@@ -70,7 +70,7 @@ class _Fresh:
 
 async def _owner_pid(site: LiveSite) -> int:
     """Process id of the monitor that owns the shard, by its heartbeat."""
-    (beat,) = await site.site.image.heartbeats(1)
+    (beat,) = await site.site.image.read_heartbeats(1)
     if beat is None:
         raise RuntimeError("the shard has no owner")
     return int(beat.owner.rpartition(":")[2])
@@ -89,7 +89,9 @@ class _Reports:
         reports, bus = cls(), Bus(nats_url, CommonSettings().namespace, "bench-reports")
         async with asyncio.TaskGroup() as group:
             task = group.create_task(bus.run())
-            await bus.subscribe(bus.subject("instances", "monitor"), reports._note_report)
+            await bus.subscribe_handler(
+                bus.full_subject("instances", "monitor"), reports._note_report
+            )
             yield reports
             task.cancel()
 

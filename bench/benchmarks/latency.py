@@ -40,7 +40,7 @@ async def _drained_ms(table: ChannelTable, seconds: float) -> NDArray[np.float64
 async def _idle_latency(implementation: str, source: BenchIoc, moving: int) -> float:
     """99th percentile of a bare table where 40 times a second one record moves."""
     async with open_table(implementation) as table:
-        await table.subscribe(await connected(table, readbacks(moving)))
+        await table.subscribe_slots(await connected(table, readbacks(moving)))
         await until_valued(table, moving)
         await source.rate(_IDLE_HZ)
         try:

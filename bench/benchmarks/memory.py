@@ -58,7 +58,7 @@ async def run(pvs: int, runs: int) -> Result:
         await bench_site.import_csv(catalog_csv(pvs))  # the same file again, as sites do
         for _ in range(runs):
             await _work_once(bench_site)
-            for status in bench_site.stack.supervisor.status():
+            for status in bench_site.stack.supervisor.child_statuses():
                 if status.pid is not None:
                     size = psutil.Process(status.pid).memory_info().rss / 1e6
                     seen[status.name].append(size)

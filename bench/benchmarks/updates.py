@@ -92,10 +92,10 @@ async def _check_complete(site: LiveSite, result: Result) -> None:
     numbers = np.unique(channels >> PAGE_SHIFT).tolist()
     async with open_table(await ours()) as table, asyncio.timeout(_COMPLETE_S):
         slots = await connected(table, directory.readback_address)
-        read = await table.read(slots, _COMPLETE_S)
+        read = await table.read_values(slots, _COMPLETE_S)
         while True:
             pages, _ = await image.read_pages(numbers)
-            if np.array_equal(pages.columns(channels).data, read.values.data):
+            if np.array_equal(pages.columns_of_channels(channels).data, read.values.data):
                 break
             await asyncio.sleep(_TICK_S)
     result.notes.append("at the end every value in the image equalled the IOC's")
@@ -108,7 +108,7 @@ async def _drain_table(table: ChannelTable, seconds: float) -> None:
     while loop.time() < end:
         await asyncio.sleep(_TICK_S)
         table.drain_info()
-        table.drain()
+        table.drain_updates()
 
 
 async def _bench_tables(
@@ -117,7 +117,7 @@ async def _bench_tables(
     """Updates a second into a bare table of this process, and the share of a core, by rate."""
     out: dict[str, list[tuple[float, float]]] = {}
     async with open_table(implementation) as table:
-        await table.subscribe(await connected(table, readbacks(pvs)))
+        await table.subscribe_slots(await connected(table, readbacks(pvs)))
         await until_valued(table, pvs)
         for name in ("200k", "max"):
             windows = [await _bench_table(table, source, _RATES[name]) for _ in range(runs)]
@@ -128,11 +128,11 @@ async def _bench_tables(
 async def _bench_table(table: ChannelTable, source: BenchIoc, rate: float) -> tuple[float, float]:
     async with _running_ioc(source, rate):
         await _drain_table(table, 0.3)
-        begin, counted = (await source.count()).time_s, table.stats().updates
+        begin, counted = (await source.count()).time_s, table.table_stats().updates
         used = asyncio.create_task(shares({"this": psutil.Process()}, _WINDOW_S))
         await _drain_table(table, _WINDOW_S)
         share = (await used)["this"]
-        updates, end = table.stats().updates, (await source.count()).time_s
+        updates, end = table.table_stats().updates, (await source.count()).time_s
     return (updates - counted) / (end - begin), share
 
 

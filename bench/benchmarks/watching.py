@@ -40,7 +40,7 @@ async def run(pvs: int, runs: int) -> Result:
             ]
         async with open_table(mine) as table:
             slots = await connected(table, names)
-            await table.subscribe(slots)
+            await table.subscribe_slots(slots)
             look = _Look(table, slots)
             task = asyncio.create_task(look.feed.run())
             try:
@@ -74,7 +74,7 @@ class _Look:
         """As the watch of a restore does."""
         self.messages += len(changes) + int(changes.merged.sum())
         rows = self._order[np.searchsorted(self._slots, changes.key)]
-        self.interference.look(rows, changes)
+        self.interference.note_values(rows, changes)
 
 
 async def _turn(
@@ -86,22 +86,26 @@ async def _turn(
     if look is None:
         seconds = await write_s(table, slots, value)
     else:
-        with look.feed.listening(look.look):
+        with look.feed.listen_to_changes(look.look):
             look.messages = 0
-            look.interference.expect(np.arange(len(slots)), doubles(np.full(len(slots), value)))
+            look.interference.expect_values(
+                np.arange(len(slots)), doubles(np.full(len(slots), value))
+            )
             seconds = await write_s(table, slots, value)
             while told != look.messages or not told:
                 told = look.messages
                 await asyncio.sleep(_QUIET_S)
-        if look.interference.interfered:
-            raise RuntimeError(f"{look.interference.interfered} PVs look as if somebody interfered")
+        if look.interference.interfered_count:
+            raise RuntimeError(
+                f"{look.interference.interfered_count} PVs look as if somebody interfered"
+            )
     cpu_s, after = time.process_time() - cpu_s, await source.count()
     return seconds, cpu_s, after.cpu_s - before.cpu_s, told
 
 
 def _items(pvs: int) -> PlanItems:
     """Items of which only targets and tolerances matter."""
-    texts, nothing, zeros = [""] * pvs, Columns.empty(pvs), np.zeros(pvs)
+    texts, nothing, zeros = [""] * pvs, Columns.empty_columns(pvs), np.zeros(pvs)
     target = doubles(np.full(pvs, 2.0))
     return PlanItems(
         number=np.arange(pvs),

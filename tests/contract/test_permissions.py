@@ -65,7 +65,7 @@ def test_a_viewer_changes_nothing() -> None:
 def test_a_method_without_a_permission_is_nobodys() -> None:
     assert permission_of("/no.such.Service/Method") == ""
     with pytest.raises(PermissionDenied, match="that nobody has"):
-        Principal("root", ("admin",)).require("", "/no.such.Service/Method")
+        Principal("root", ("admin",)).require_permission("", "/no.such.Service/Method")
 
 
 def test_roles_add_up_and_unknown_ones_give_nothing() -> None:
@@ -81,7 +81,7 @@ def test_roles_add_up_and_unknown_ones_give_nothing() -> None:
 def test_a_refusal_names_the_permission_and_who_has_it() -> None:
     ann = Principal("ann", ("viewer", "operator"))
     with pytest.raises(PermissionDenied) as refused:
-        ann.require("catalog.pvs.update", "UpdatePv")
+        ann.require_permission("catalog.pvs.update", "UpdatePv")
     assert refused.value.message == (
         "UpdatePv needs the role editor or admin; ann is viewer and operator"
     )

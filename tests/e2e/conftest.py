@@ -183,7 +183,7 @@ def keep_started_again(running: Running) -> Keeper:
 
     def chosen(left: Resources) -> Resources:
         parts = [stack.postgres, stack.nats, stack.valkey, stack.envoy]
-        pids = {status.pid for status in stack.supervisor.status()}
+        pids = {status.pid for status in stack.supervisor.child_statuses()}
         pids |= {part.pid for part in parts if part is not None}
         connections = connections_of(left.sockets).items()
         exporters = [name for name, c in connections if c and c.laddr.port == collector]

@@ -22,7 +22,7 @@ from drey.job.v1 import job_service_pb2, job_service_pb2_grpc
 from drey.policy.v1 import policy_service_pb2, policy_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_service_pb2
-from drey_runtime.interceptor import acts
+from drey_runtime.interceptor import method_acts
 from tests.e2e.conftest import APPROVED, Running
 from tests.go import ROOT
 
@@ -438,7 +438,7 @@ def _acting(running: Running) -> list[str]:
     return [
         method.full_name
         for method in _methods_of(running.channel, running.metadata())
-        if acts(method) and not method.GetOptions().Extensions[annotations_pb2.not_built]
+        if method_acts(method) and not method.GetOptions().Extensions[annotations_pb2.not_built]
     ]
 
 

@@ -12,7 +12,7 @@ from drey.common.v1 import state_pb2
 from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
-from drey_cli.demo import plain
+from drey_cli.demo import plain_data
 from tests.e2e.conftest import EVERYTHING, PVS, Running
 
 DISTURBED = 40
@@ -76,7 +76,7 @@ def _setpoints(running: Running, snapshot_id: str) -> dict[str, Any]:
     for response in running.snapshots.ReadSnapshot(request, **running.call()):
         for row in response.rows.rows:
             if row.HasField("setpoint"):
-                rows[row.name] = plain(row.setpoint)
+                rows[row.name] = plain_data(row.setpoint)
     return rows
 
 

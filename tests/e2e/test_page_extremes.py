@@ -73,11 +73,11 @@ async def test_nothing_the_edges_and_very_much(tmp_path: Path) -> None:
 
 async def _write_large_and_raw() -> None:
     async with open_table("aioca") as table:
-        slots = await table.add(["WAVE", "RAW"])
+        slots = await table.add_channels(["WAVE", "RAW"])
         assert (await table.wait_connected(slots, WAIT_S)).all()
         values = [np.arange(float(ELEMENTS)), b"\xff\xfe!"]
         columns = Columns.from_values(np.zeros(2, np.int64), values, [None, None])
-        assert (await table.write(slots, columns, WAIT_S)).tolist() == [1, 1]
+        assert (await table.write_values(slots, columns, WAIT_S)).tolist() == [1, 1]
 
 
 async def _each_part_says_what_to_do(page: Page) -> None:

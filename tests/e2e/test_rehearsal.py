@@ -169,7 +169,7 @@ class _Site:
 
 @asynccontextmanager
 async def _real_machine(folder: Path, *, stored: bool, ports: tuple[int, int] = (0, 0)) -> Any:
-    _machine(stored=stored).write(folder / "channels.json")
+    _machine(stored=stored).write_file(folder / "channels.json")
     words = ["rehearse", "--channels", str(folder / "channels.json"), "--port", str(ports[0])]
     words += ["--repeater-port", str(ports[1])]
     async with SimulatedMachine(folder, command=words) as machine:

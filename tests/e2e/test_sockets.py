@@ -17,7 +17,7 @@ from tests.e2e.conftest import Running
 
 
 def _processes(running: Running) -> list[psutil.Process]:
-    mine = [status.pid for status in running.stack.supervisor.status()]
+    mine = [status.pid for status in running.stack.supervisor.child_statuses()]
     parts = [
         part.pid for part in (running.stack.postgres, running.stack.nats, running.stack.valkey)
     ]
@@ -61,7 +61,7 @@ def test_sockets_lie_in_folders_of_our_own(running: Running) -> None:
 
 def test_a_killed_service_takes_its_socket_again(running: Running) -> None:
     supervisor = running.stack.supervisor
-    (before,) = (status for status in supervisor.status() if status.name == "snapshot")
+    (before,) = (status for status in supervisor.child_statuses() if status.name == "snapshot")
     supervisor.kill("snapshot")
     again = supervisor.wait_for("snapshot", ChildState.READY, restarts=before.restarts + 1)
     assert running.do(again).pid != before.pid

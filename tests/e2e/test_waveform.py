@@ -45,13 +45,13 @@ async def test_ten_megabytes_from_the_ioc_to_the_client(tmp_path: Path) -> None:
         }
         options = StackOptions(tmp_path / "state", epics=epics, fsync=False)
         async with open_table("aioca") as table, Stack(options) as stack:
-            slots = await table.add(NAMES)
+            slots = await table.add_channels(NAMES)
             assert (await table.wait_connected(slots, HANGS_S)).all()
 
             async def write(values: Any) -> None:
                 columns = Columns.from_values(np.zeros(1, np.int64), [values], [None])
                 wave: Slots = slots[:1]
-                assert (await table.write(wave, columns, HANGS_S)).tolist() == [ECA.NORMAL]
+                assert (await table.write_values(wave, columns, HANGS_S)).tolist() == [ECA.NORMAL]
 
             await write(first)
             async with asyncio.timeout(HANGS_S), stack.channel() as channel:

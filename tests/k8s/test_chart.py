@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from drey_gateway.settings import GatewaySettings as Gateway
 from drey_monitor.settings import MonitorSettings as Monitor
 from drey_restore.settings import RestoreSettings as Restore
-from drey_runtime.settings import CommonSettings, load
+from drey_runtime.settings import CommonSettings, load_settings
 from drey_snapshot.settings import SnapshotSettings as Snapshot
-from drey_stack.serve_http import prepare
+from drey_stack.serve_http import prepare_envoy
 from drey_testing.certificates import Authority
 from drey_testing.cluster.api_server import ApiServer, Refused
 from drey_testing.metric_names import declared_metrics
@@ -108,7 +108,7 @@ def test_each_service_takes_what_the_chart_gives_it(
         cls = CLASSES[container["name"]]
         with monkeypatch.context() as patch:
             patch.setattr("os.environ", environment(container))
-            settings = load(cls)
+            settings = load_settings(cls)
         assert settings.listen.rpartition(":")[2] == str(  # type: ignore[attr-defined]
             container["ports"][0]["containerPort"]
         )
@@ -359,7 +359,7 @@ def test_envoy_takes_what_the_chart_gives_it(render: Render, tmp_path: Path, sec
             for name, file in files.items():
                 arguments = [each.replace(f"{folder}/{name}", str(file)) for each in arguments]
         assert not [each for each in arguments if "/etc/drey" in each], "a file that is no secret's"
-    command = prepare(arguments)
+    command = prepare_envoy(arguments)
     checked = subprocess.run(
         [*command, "--mode", "validate"], capture_output=True, text=True, check=False
     )

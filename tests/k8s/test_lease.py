@@ -147,7 +147,7 @@ async def test_a_holder_with_a_shorter_duration_is_followed(site: KubernetesSite
         kubeconfig=site.kubeconfig,
     )
     async with opened as lease, holding(lease, "shard-0") as term:
-        assert term.valid
+        assert term.still_valid
 
 
 async def test_what_is_given_back_is_taken_soon_however_long_the_lease(
@@ -211,7 +211,7 @@ async def test_a_lease_without_a_holder_is_held_unless_it_says_who_gave_it_back(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(3), site.lease("b").held("shard-0"):
                 pass
-        assert term.valid
+        assert term.still_valid
 
 
 @pytest.mark.parametrize("in_the_midst", [False, True])
@@ -247,7 +247,7 @@ async def test_a_hand_on_the_labels_takes_nothing_away(site: KubernetesSite) -> 
             labels = {"metadata": {"labels": {"touched": str(number)}}}
             await site.server.call("PATCH", f"{site.path}/drey-shard-0", labels)
             await asyncio.sleep(DURATION_S / 4)
-        assert term.valid and not term.lost.is_set()
+        assert term.still_valid and not term.lost.is_set()
 
 
 async def test_an_owner_that_cannot_renew_falls_silent_before_anybody_follows(
@@ -257,13 +257,13 @@ async def test_an_owner_that_cannot_renew_falls_silent_before_anybody_follows(
     async with holding(site.lease("a"), "shard-0") as term:
         epoch = term.epoch
         await site.away()
-        await until(lambda: not term.valid)
+        await until(lambda: not term.still_valid)
         assert not term.lost.is_set()
         await site.back()
         async with asyncio.timeout(60):
             await term.changed.wait()
         # nobody else had it meanwhile
-        assert term.valid and term.epoch == epoch
+        assert term.still_valid and term.epoch == epoch
 
 
 async def test_a_blocked_loop_is_not_valid_when_it_goes_on(site: KubernetesSite) -> None:
@@ -271,8 +271,8 @@ async def test_a_blocked_loop_is_not_valid_when_it_goes_on(site: KubernetesSite)
         until_then = term.until
         while term._clock() < until_then:  # a loop that does not get on
             pass
-        assert not term.valid
-        await until(lambda: term.valid)
+        assert not term.still_valid
+        await until(lambda: term.still_valid)
 
 
 async def test_the_same_pod_twice_waits_for_its_own_former_process(site: KubernetesSite) -> None:

@@ -80,7 +80,7 @@ class LeasedRig:
         )
 
     async def epoch(self) -> int:
-        (beat,) = await self.rig.image.heartbeats(1)
+        (beat,) = await self.rig.image.read_heartbeats(1)
         return beat.epoch if beat is not None else 0
 
     async def wait_owner_after(self, epoch: int) -> int:
@@ -110,7 +110,7 @@ class LeasedRig:
 
     async def shares(self) -> list[int]:
         """How many shards each monitor that lives has, by its own signs of life."""
-        beats = await self.rig.image.heartbeats(self.rig.shards)
+        beats = await self.rig.image.read_heartbeats(self.rig.shards)
         owners = [int(beat.owner.rpartition(":")[2]) for beat in beats if beat is not None]
         living = [monitor for monitor in self.rig.monitors if monitor.process.poll() is None]
         return sorted(owners.count(monitor.pid) for monitor in living)
@@ -309,7 +309,7 @@ async def test_a_killed_owner_is_followed_by_its_warm_standby_and_not_by_a_cold_
         return f":{second.pid}" in third.log.read_text()
 
     await eventually(known, "the third knows of the standby", WAIT_S)
-    epochs = [beat.epoch for beat in await rig.image.heartbeats(rig.shards) if beat]
+    epochs = [beat.epoch for beat in await rig.image.read_heartbeats(rig.shards) if beat]
     published = {(batch.shard, batch.epoch) for batch, _ in rig.listener.batches}
     assert published == set(enumerate(epochs)), "a standby says nothing"
     first.signal(signal.SIGSTOP)

@@ -67,7 +67,7 @@ class CliClient:
         self._channel = _open_channel(connection)
         self._metadata = (("authorization", f"Bearer {connection.key}"),) if connection.key else ()
 
-    def close(self) -> None:
+    def close_channel(self) -> None:
         """Close the channel; running calls are cancelled."""
         self._channel.close()
 
@@ -78,7 +78,7 @@ class CliClient:
             delattr(self, name)
         self._connect(connection)
 
-    def call(
+    def call_method(
         self,
         method: grpc.UnaryUnaryMultiCallable[Q, R],
         request: Q,
@@ -101,7 +101,7 @@ class CliClient:
         except grpc.RpcError as error:
             raise from_rpc_error(error, server=self.connection.server) from error
 
-    def stream(
+    def stream_method(
         self,
         method: grpc.UnaryStreamMultiCallable[Q, R],
         request: Q,
@@ -114,7 +114,7 @@ class CliClient:
             self.connection.server,
         )
 
-    def exchange(
+    def exchange_messages(
         self,
         method: grpc.StreamStreamMultiCallable[Q, R],
         requests: Iterable[Q],
@@ -149,7 +149,7 @@ class CliClient:
         paged.page_size = min(limit or most, most)
         given = 0
         while True:
-            answer: Any = self.call(method, request)
+            answer: Any = self.call_method(method, request)
             if first_answer is not None and not paged.page_token:
                 first_answer(answer)
             for item in getattr(answer, field):
@@ -203,7 +203,7 @@ class Stream(Iterator[R]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.close_call()
 
     def __iter__(self) -> Iterator[R]:
         return self
@@ -214,7 +214,7 @@ class Stream(Iterator[R]):
         except grpc.RpcError as error:
             raise from_rpc_error(error, server=self._server) from error
 
-    def close(self) -> None:
+    def close_call(self) -> None:
         """Cancel the call if it still runs; may be called from another thread."""
         self._call.cancel()
 

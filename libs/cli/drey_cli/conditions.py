@@ -35,7 +35,7 @@ class PlanRules:
 
     def add_to(self, spec: restore_pb2.PlanSpec) -> None:
         """Fill in the fields of a specification."""
-        spec.guards.extend(guard(text, "--guard") for text in self.guards)
+        spec.guards.extend(parse_guard(text, "--guard") for text in self.guards)
         spec.gates.extend(map(stage_gate, self.gates))
         if self.rollback_after is not None or self.rollback_on_guard:
             spec.rollback.on_guard = self.rollback_on_guard
@@ -79,7 +79,7 @@ rules_options = packed_options(
 )
 
 
-def guard(text: str, option: str) -> restore_pb2.Guard:
+def parse_guard(text: str, option: str) -> restore_pb2.Guard:
     """A condition; what was typed describes it where it was not an expression of CEL."""
     expression = to_cel(text, option)
     return restore_pb2.Guard(
@@ -102,7 +102,7 @@ def stage_gate(text: str) -> restore_pb2.StageGate:
         ) from None
     if rule.strip().isdigit():
         return restore_pb2.StageGate(after_stage=after_stage, max_failed=int(rule))
-    return restore_pb2.StageGate(after_stage=after_stage, must_hold=guard(rule, "--gate"))
+    return restore_pb2.StageGate(after_stage=after_stage, must_hold=parse_guard(rule, "--gate"))
 
 
 def to_cel(text: str, option: str) -> str:
@@ -128,25 +128,25 @@ def to_cel(text: str, option: str) -> str:
 def _as_cel(match: re.Match[str]) -> str:
     token = match[0]
     if match["setpoint"]:
-        return f"setpoint[{_quoted(match['of'])}]"
+        return f"setpoint[{_quote_name(match['of'])}]"
     if match["name"]:
-        return _WORDS.get(token) or f"pv[{_quoted(token)}]"
+        return _WORDS.get(token) or f"pv[{_quote_name(token)}]"
     return token
 
 
-def _quoted(name: str) -> str:
+def _quote_name(name: str) -> str:
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
 def rules_text(spec: restore_pb2.PlanSpec) -> Sequence[tuple[str, str]]:
     """The rules of a plan, for people: (name, text) of each."""
-    rules = [("guard", _shown(each)) for each in spec.guards]
+    rules = [("guard", _guard_text(each)) for each in spec.guards]
     for gate in spec.gates:
         rule = (
             f"at most {gate.max_failed} not verified"
             if gate.HasField("max_failed")
-            else _shown(gate.must_hold)
+            else _guard_text(gate.must_hold)
         )
         rules.append((f"after stage {gate.after_stage}", rule))
     if spec.HasField("rollback"):
@@ -157,5 +157,5 @@ def rules_text(spec: restore_pb2.PlanSpec) -> Sequence[tuple[str, str]]:
     return rules
 
 
-def _shown(guard: restore_pb2.Guard) -> str:
+def _guard_text(guard: restore_pb2.Guard) -> str:
     return guard.description or guard.expression

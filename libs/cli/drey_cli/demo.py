@@ -51,21 +51,21 @@ class DemoReport:
         self.steps: list[DemoStep] = []
 
     @contextmanager
-    def step(self, title: str, command: str = "") -> Iterator[DemoStep]:
+    def time_step(self, title: str, command: str = "") -> Iterator[DemoStep]:
         """Announce a step, time the body, and print what came of it."""
         step = DemoStep(title, command)
         self.steps.append(step)
-        self._out.text(f"{len(self.steps):2}. {title}", "bold")
+        self._out.print_text(f"{len(self.steps):2}. {title}", "bold")
         if command:
-            self._out.text(f"    $ {command}", "cyan")
+            self._out.print_text(f"    $ {command}", "cyan")
         begin = time.perf_counter()
         yield step
         if not step.seconds:
             step.seconds = time.perf_counter() - begin
         facts = ", ".join(f"{k.replace('_', ' ')} {_value_text(v)}" for k, v in step.facts.items())
-        self._out.text(f"    {step.seconds:.3f} s{': ' if facts else ''}{facts}")
+        self._out.print_text(f"    {step.seconds:.3f} s{': ' if facts else ''}{facts}")
 
-    def write(self, path: Path, *, pvs: int, ok: bool) -> None:
+    def write_json(self, path: Path, *, pvs: int, ok: bool) -> None:
         steps = [
             {"step": s.title, "command": s.command, "seconds": round(s.seconds, 6), **s.facts}
             for s in self.steps
@@ -100,7 +100,7 @@ class DemoWalk:
         self._watch = client.watch("*", with_metadata=False)
         self._pvs = self._updates = 0
 
-    async def run(self, disturb: int) -> bool:
+    async def run_walk(self, disturb: int) -> bool:
         """Walk; True only if the independent read at the end shows the snapshot's setpoints."""
         await self._import_pvs()
         watching = asyncio.create_task(self._watch_all())
@@ -119,7 +119,7 @@ class DemoWalk:
 
     async def _import_pvs(self) -> None:
         path = self._machine.catalog
-        with self._report.step("Import the catalog", f"drey pv import {path.name}") as step:
+        with self._report.time_step("Import the catalog", f"drey pv import {path.name}") as step:
             summary = await import_catalog(self._client, path)
             self._pvs = summary.rows
             step.facts.update(pvs=summary.rows, added=summary.added, changed=summary.changed)
@@ -131,7 +131,7 @@ class DemoWalk:
 
     async def _wait_settled(self, watching: asyncio.Task[None]) -> None:
         """Wait until the monitors have every channel that is to be had."""
-        with self._report.step("Watch it until all is connected", "drey status") as step:
+        with self._report.time_step("Watch it until all is connected", "drey status") as step:
             dead_count = dead_channels(self._machine.folder)
             end = time.monotonic() + _PATIENCE_S
             while True:
@@ -151,7 +151,7 @@ class DemoWalk:
 
     async def _take_snapshot(self) -> None:
         command = "drey snapshot take --all --title before --allow-missing"
-        with self._report.step("Take a snapshot of the whole machine", command) as step:
+        with self._report.time_step("Take a snapshot of the whole machine", command) as step:
             self._snapshot = await self._client.take_snapshot(title="before", max_missing=None)
             counts = self._snapshot.counts
             step.facts.update(
@@ -162,7 +162,7 @@ class DemoWalk:
 
     async def _disturb_machine(self, count: int) -> None:
         command = f"python -m drey_machine disturb --count {count}"
-        with self._report.step(f"Disturb {count} PVs, as a bad night would", command) as step:
+        with self._report.time_step(f"Disturb {count} PVs, as a bad night would", command) as step:
             before = self._updates
             await self._machine.run("disturb", "--count", str(count))
             end = time.monotonic() + 10
@@ -177,7 +177,7 @@ class DemoWalk:
         return summary, time.perf_counter() - begin
 
     async def _show_drift(self, count: int) -> None:
-        with self._report.step("See the drift", "drey snapshot compare before live") as step:
+        with self._report.time_step("See the drift", "drey snapshot compare before live") as step:
             end = time.monotonic() + 10
             while True:
                 summary, seconds = await self._compare_live()
@@ -188,7 +188,7 @@ class DemoWalk:
             step.facts.update(_summary_facts(summary))
 
     async def _make_plan(self) -> None:
-        with self._report.step("Plan the way back", "drey restore plan before") as step:
+        with self._report.time_step("Plan the way back", "drey restore plan before") as step:
             state = state_pb2.StateRef(snapshot_id=self._snapshot.id)
             request = restore_service_pb2.CreatePlanRequest(spec=restore_pb2.PlanSpec(state=state))
             self._plan = (await self._client.call(self._restores.CreatePlan, request)).plan
@@ -199,7 +199,7 @@ class DemoWalk:
 
     async def _run_restore(self) -> None:
         command = f"drey restore run {self._plan.id[-8:]} --yes"
-        with self._report.step("Restore, and read everything back", command) as step:
+        with self._report.time_step("Restore, and read everything back", command) as step:
             execute = restore_service_pb2.ExecutePlanRequest(
                 plan_id=self._plan.id, digest=self._plan.digest
             )
@@ -217,7 +217,7 @@ class DemoWalk:
 
     async def _compare_again(self) -> None:
         """Wait for the readbacks, which follow with a lag, and say how far it is from before."""
-        with self._report.step("Compare again", "drey snapshot compare before live") as step:
+        with self._report.time_step("Compare again", "drey snapshot compare before live") as step:
             end = time.monotonic() + 10
             while True:
                 summary, seconds = await self._compare_live()
@@ -230,7 +230,7 @@ class DemoWalk:
     async def _verify_values(self) -> bool:
         title = "Read every setpoint with another client and hold it against the snapshot"
         command = "python -m drey_machine read --setpoints"
-        with self._report.step(title, command) as step:
+        with self._report.time_step(title, command) as step:
             path = self._machine.folder / "read.json"
             await self._machine.run("read", "--setpoints", "--json", str(path))
             answers: dict[str, Any] = json.loads(path.read_text())
@@ -241,7 +241,7 @@ class DemoWalk:
                 if answer is None or "error" in answer:
                     unread += 1
                     continue
-                if same(stored, answer["value"], *tolerances.get(address, (0.0, 0.0))):
+                if same_within(stored, answer["value"], *tolerances.get(address, (0.0, 0.0))):
                     right += 1
                 else:
                     wrong.append(address)
@@ -263,7 +263,7 @@ class DemoWalk:
             for pv in response.metadata.pvs:
                 addresses[pv.number] = pv.setpoint.address
             for row in response.rows.rows:
-                value = plain(row.setpoint) if row.HasField("setpoint") else None
+                value = plain_data(row.setpoint) if row.HasField("setpoint") else None
                 if value is not None and addresses.get(row.number):
                     yield addresses[row.number], value
 
@@ -349,7 +349,7 @@ def dead_channels(folder: Path) -> int:
     return len(description["dead"])
 
 
-def plain(value: value_pb2.Value) -> Any:
+def plain_data(value: value_pb2.Value) -> Any:
     """The data of a value as numbers, text and lists; None where there is none."""
     data = value_of(value).data
     if isinstance(data, EnumState):
@@ -365,13 +365,13 @@ def _as_text(text: str | bytes) -> str:
     return text if isinstance(text, str) else text.decode(errors="replace")
 
 
-def same(stored: Any, read: Any, absolute: float, relative: float) -> bool:
+def same_within(stored: Any, read: Any, absolute: float, relative: float) -> bool:
     """Whether `read` is `stored` within tolerance, element by element; NaN is NaN."""
     if isinstance(stored, list) or isinstance(read, list):
         left = stored if isinstance(stored, list) else [stored]
         right = read if isinstance(read, list) else [read]
         return len(left) == len(right) and all(
-            same(a, b, absolute, relative) for a, b in zip(left, right, strict=True)
+            same_within(a, b, absolute, relative) for a, b in zip(left, right, strict=True)
         )
     if isinstance(stored, str) or isinstance(read, str):
         return bool(stored == read)

@@ -23,30 +23,33 @@ def plan_edits(
     linear: dict[str, restore_pb2.LinearEdit] = {}
     for option, field, texts in (("--scale", "scale", scales), ("--offset", "offset", offsets)):
         for text in texts or ():
-            name, value = _split(option, text)
+            name, value = _split_edit(option, text)
             edit = linear.setdefault(name, restore_pb2.LinearEdit())
-            setattr(edit, field, _number(option, text, value))
+            setattr(edit, field, _parse_number(option, text, value))
     edits = [
-        restore_pb2.PlanEdit(selector=_selector(name), linear=edit) for name, edit in linear.items()
+        restore_pb2.PlanEdit(selector=_name_selector(name), linear=edit)
+        for name, edit in linear.items()
     ]
     for text in given or ():
-        name, value = _split("--set", text)
-        edits.append(restore_pb2.PlanEdit(selector=_selector(name), value=_value(text, value)))
+        name, value = _split_edit("--set", text)
+        edits.append(
+            restore_pb2.PlanEdit(selector=_name_selector(name), value=_parse_value(text, value))
+        )
     return edits
 
 
 def given_values(texts: Sequence[str], file: str | None) -> restore_pb2.ValueSet:
     """Values for PVs by name: those that are typed, and those of a file; one of both is refused."""
     values: dict[str, value_pb2.Value] = {}
-    pairs = [("--set", text, *_split("--set", text)) for text in texts]
+    pairs = [("--set", text, *_split_edit("--set", text)) for text in texts]
     if file is not None:
         pairs += [("--values", f"{file}: {name}", name, text) for name, text in _read_values(file)]
     for option, text, name, value in pairs:
         if any(mark in name for mark in "*?["):
-            raise _refused(option, text, "a pattern edits a snapshot's values; name one PV")
+            raise _refused_edit(option, text, "a pattern edits a snapshot's values; name one PV")
         if name in values:
-            raise _refused(option, text, f"{name} is given twice")
-        values[name] = _value(text, value)
+            raise _refused_edit(option, text, f"{name} is given twice")
+        values[name] = _parse_value(text, value)
     return restore_pb2.ValueSet(
         values=[restore_pb2.PvValue(name=name, value=value) for name, value in values.items()]
     )
@@ -92,30 +95,30 @@ def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return values_by_name
 
 
-def _split(option: str, text: str) -> tuple[str, str]:
+def _split_edit(option: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise _refused(option, text, "say PV=VALUE")
+        raise _refused_edit(option, text, "say PV=VALUE")
     return name, value
 
 
-def _selector(name: str) -> selector_pb2.Selector:
+def _name_selector(name: str) -> selector_pb2.Selector:
     if any(mark in name for mark in "*?["):
         return selector_pb2.Selector(globs=[name])
     return selector_pb2.Selector(names=[name])
 
 
-def _number(option: str, text: str, value: str) -> float:
+def _parse_number(option: str, text: str, value: str) -> float:
     try:
         number = float(value)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise _refused(option, text, f"{value!r} is not a number")
+        raise _refused_edit(option, text, f"{value!r} is not a number")
     return number
 
 
-def _value(text: str, value: str) -> value_pb2.Value:
+def _parse_value(text: str, value: str) -> value_pb2.Value:
     """What is typed as a value; whether the PV can have it is for the server to say."""
     try:
         parsed = json.loads(value)
@@ -124,7 +127,7 @@ def _value(text: str, value: str) -> value_pb2.Value:
     try:
         return _parsed_value(text, parsed)
     except (ValueError, OverflowError) as error:
-        raise _refused("--set", text, "no value can be that large, or that text") from error
+        raise _refused_edit("--set", text, "no value can be that large, or that text") from error
 
 
 def _parsed_value(text: str, parsed: object) -> value_pb2.Value:
@@ -145,10 +148,10 @@ def _parsed_value(text: str, parsed: object) -> value_pb2.Value:
         return value_pb2.Value(float64_array=value_pb2.DoubleArray(elements=parsed))
     if isinstance(parsed, list) and all(isinstance(each, str) for each in parsed):
         return value_pb2.Value(string_array=value_pb2.StringArray(elements=parsed))
-    raise _refused("--set", text, "a number, a text, or a list of one of them")
+    raise _refused_edit("--set", text, "a number, a text, or a list of one of them")
 
 
-def _refused(option: str, text: str, why: str) -> CliError:
+def _refused_edit(option: str, text: str, why: str) -> CliError:
     return usage_error(
         f"{option} {text!r}: {why}", remedy=f"for instance {option} 'QUAD:LI21:101:BDES=1.5'"
     )

@@ -94,7 +94,7 @@ def _follow_stream(
                     backoff_s = _FIRST_BACKOFF_S
                     yield item
         finally:
-            stream.close()
+            stream.close_call()
             # The thread may wait for room in a queue that nobody will read again.
             while not inbox.empty():
                 inbox.get_nowait()
@@ -138,14 +138,14 @@ def follow_stream(
 
     def open_stream() -> Stream[R]:
         client = session.find_server_again()
-        return client.stream(method_of(client), request, timeout_s=WATCH_TIMEOUT_S)
+        return client.stream_method(method_of(client), request, timeout_s=WATCH_TIMEOUT_S)
 
     for item in follow_ticks(open_stream, silence_s=silence_s):
         if isinstance(item, StreamLost):
             lost_since = lost_since or time.monotonic()
             if time.monotonic() - lost_since > patience_s:
                 raise item.error
-            session.out.note(f"{item.error.message}; {meanwhile}, connecting again", "yellow")
+            session.out.print_note(f"{item.error.message}; {meanwhile}, connecting again", "yellow")
         elif item is not None:
             lost_since = None
             yield item

@@ -78,7 +78,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         from importlib.metadata import version
 
-        Output().text(f"drey {version('drey-cli')}")
+        Output().print_text(f"drey {version('drey-cli')}")
         ctx.exit()
 
 
@@ -107,7 +107,7 @@ def drey(ctx: click.Context, common: CommonOptions) -> None:
     ctx.obj = common
 
 
-def run(arguments: Sequence[str]) -> int:
+def run_command(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit status. Nothing is raised but defects."""
     out = Output(json="--json" in arguments)
     try:
@@ -119,10 +119,10 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
         return ExitCode.USAGE
     except click.ClickException as error:
-        out.error(_wrong_usage(error))
+        out.print_error(_wrong_usage(error))
         return ExitCode.USAGE
     except CliError as error:
-        out.error(error)
+        out.print_error(error)
         return error.code
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
@@ -134,7 +134,7 @@ def run(arguments: Sequence[str]) -> int:
         if error.errno not in _OUTPUT_FULL:
             raise
         _forget_output()
-        Output().error(
+        Output().print_error(
             CliError(
                 f"the output cannot be written whole: {error.strerror}",
                 remedy="make room where it goes; what the command did on the server stands",
@@ -187,7 +187,7 @@ def _wrong_usage(error: click.ClickException) -> CliError:
 
 def main() -> None:
     _open_missing_streams()
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run_command(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def own_name(client: CliClient, text: str) -> str:
     """The caller, where `text` is `latest`: nobody acts on what is another's by accident."""
     if _LATEST.fullmatch(text) is None:
         return ""
-    return client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest()).principal
+    return client.call_method(client.access.WhoAmI, access_service_pb2.WhoAmIRequest()).principal
 
 
 def _resolve_own(
@@ -192,7 +192,7 @@ def get_pv(client: CliClient, text: str) -> catalog_service_pb2.GetPvResponse:
         if is_uuid(text)
         else catalog_service_pb2.GetPvRequest(name=text)
     )
-    return client.call(client.catalog.GetPv, request)
+    return client.call_method(client.catalog.GetPv, request)
 
 
 def list_tag_groups(

@@ -18,7 +18,7 @@ from drey_cli.errors import CliError, usage_error
 from drey_cli.render.table import (
     Cell,
     Table,
-    escape,
+    escape_text,
     folded_columns,
     plain_lines,
     text_of,
@@ -66,7 +66,7 @@ class Output:
         return sys.stdin.isatty() and sys.stderr.isatty() and not self.json
 
     @cached_property
-    def console(self) -> Console:
+    def rich_console(self) -> Console:
         return self._make_console(stderr=False)
 
     @cached_property
@@ -90,57 +90,57 @@ class Output:
 
     # ---- results
 
-    def document(self, document: Mapping[str, Any] | Message) -> None:
+    def write_document(self, document: Mapping[str, Any] | Message) -> None:
         """Write one JSON document, indented."""
         self._write_text(_dump_json(document, indent=2))
 
-    def line(self, document: Mapping[str, Any] | Message) -> None:
+    def write_line(self, document: Mapping[str, Any] | Message) -> None:
         self._write_text(_dump_json(document, indent=None))
 
-    def text(self, text: str, style: str = "") -> None:
-        text = escape(text, keep=_LINES)
+    def print_text(self, text: str, style: str = "") -> None:
+        text = escape_text(text, keep=_LINES)
         if style and sys.stdout.isatty():
-            self.console.print(text, style=style, soft_wrap=True)
+            self.rich_console.print(text, style=style, soft_wrap=True)
         else:
             self._write_text(text)
 
-    def entry(self, document: Mapping[str, Any] | Message, text: str) -> None:
+    def write_entry(self, document: Mapping[str, Any] | Message, text: str) -> None:
         """Write one entry of a stream: with JSON the document, else the text, as a line."""
         if self.json:
-            self.line(document)
+            self.write_line(document)
         else:
-            self.text(text)
+            self.print_text(text)
 
-    def draw(self, drawn: Drawn) -> None:
+    def draw_parts(self, drawn: Drawn) -> None:
         """Show tables and lines, one below the other."""
         if isinstance(drawn, Table):
-            self.table(drawn)
+            self.print_table(drawn)
         elif isinstance(drawn, Cell):
-            self.text(drawn.text, drawn.style)
+            self.print_text(drawn.text, drawn.style)
         elif isinstance(drawn, str):
-            self.text(drawn)
+            self.print_text(drawn)
         else:
             for each in drawn:
-                self.draw(each)
+                self.draw_parts(each)
 
-    def table(self, table: Table) -> None:
+    def print_table(self, table: Table) -> None:
         """Draw a table; plain aligned lines into a pipe and where it is very long."""
         if table.title:
-            self.text(table.title, "bold")
+            self.print_text(table.title, "bold")
         if sys.stdout.isatty() and len(table.rows) <= _LONG_TABLE:
-            self.console.print(rich_table(table, self.console.width))
+            self.rich_console.print(rich_table(table, self.rich_console.width))
         elif table.rows or any(column.title for column in table.columns):
             lines = plain_lines(table)
             headed = any(column.title for column in table.columns)
             self._write_text("\n".join(lines if headed else lines[1:]))
         if table.note:
-            self.text(table.note, "dim")
+            self.print_text(table.note, "dim")
 
-    def raw(self, data: bytes) -> None:
+    def write_raw(self, data: bytes) -> None:
         """Write bytes as they are into a file or a pipe; escaped onto a terminal."""
         if sys.stdout.isatty():
             text = data.decode("utf-8", "backslashreplace")
-            sys.stdout.write(escape(text, keep="\r\n\t"))
+            sys.stdout.write(escape_text(text, keep="\r\n\t"))
         else:
             sys.stdout.buffer.write(data)
         sys.stdout.flush()
@@ -159,22 +159,22 @@ class Output:
 
     # ---- beside the result
 
-    def note(self, text: str, style: str = "dim") -> None:
+    def print_note(self, text: str, style: str = "dim") -> None:
         """Say something that is not part of the result; silent with JSON."""
         if not self.json:
-            self._error_console.print(escape(text, keep=_LINES), style=style, soft_wrap=True)
+            self._error_console.print(escape_text(text, keep=_LINES), style=style, soft_wrap=True)
 
-    def error(self, error: CliError) -> None:
+    def print_error(self, error: CliError) -> None:
         """Show the error: message, field, reason and remedy; with JSON a document, as a result is.
 
         A script reads one place and finds there either what it asked for or `error`.
         """
         if self.json:
-            self.line({**error.partial, **error.as_dict()})
+            self.write_line({**error.partial, **error.as_dict()})
             return
 
         def show_text(text: str, style: str = "") -> None:
-            self._error_console.print(escape(text, keep=_LINES), style=style, soft_wrap=True)
+            self._error_console.print(escape_text(text, keep=_LINES), style=style, soft_wrap=True)
 
         show_text(f"error: {error.message}", "bold red")
         if error.field:
@@ -187,7 +187,7 @@ class Output:
         if error.remedy:
             show_text(f"  remedy: {error.remedy}", "cyan")
 
-    def confirm(self, question: str, *, yes: bool) -> bool:
+    def confirm_action(self, question: str, *, yes: bool) -> bool:
         """Ask on the terminal. `yes` answers beforehand; nobody to ask is a usage error."""
         if yes:
             return True
@@ -197,16 +197,16 @@ class Output:
                 field="--yes",
                 remedy="say --yes",
             )
-        return self.ask(f"{question} [y/N] ").lower() in {"y", "yes"}
+        return self.ask_question(f"{question} [y/N] ").lower() in {"y", "yes"}
 
-    def ask(self, question: str) -> str:
+    def ask_question(self, question: str) -> str:
         """Ask on standard error and return the trimmed answer; empty at the end of input."""
-        sys.stderr.write(escape(question, keep=_LINES))
+        sys.stderr.write(escape_text(question, keep=_LINES))
         sys.stderr.flush()
         return sys.stdin.readline().strip()
 
     @contextmanager
-    def progress(self, *, of_bytes: bool = False) -> Iterator[Progress]:
+    def progress_bars(self, *, of_bytes: bool = False) -> Iterator[Progress]:
         """Progress bars on standard error, shown only to a person; gone at the end."""
         from rich import progress as bars
 
@@ -223,11 +223,11 @@ class Output:
         ) as progress:
             yield progress
 
-    def live(self, renderable: RenderableType) -> Live:
+    def live_display(self, renderable: RenderableType) -> Live:
         """A live display on standard output; refreshed by its user only."""
         from rich.live import Live
 
-        return Live(renderable, console=self.console, auto_refresh=False, screen=False)
+        return Live(renderable, console=self.rich_console, auto_refresh=False, screen=False)
 
 
 def rich_table(table: Table, width: int) -> RichTable:

@@ -33,37 +33,37 @@ class Choice:
     @property
     def is_empty(self) -> bool:
         """Nothing was said, not even an exception."""
-        return not (self.chooses or self.excepts)
+        return not (self.chooses_any or self.excepts_any)
 
     @property
-    def chooses(self) -> bool:
+    def chooses_any(self) -> bool:
         """Something was said that chooses PVs."""
         return bool(
             self.names or self.globs or self.tags or self.devices or self.all or self.names_from
         )
 
     @property
-    def excepts(self) -> bool:
+    def excepts_any(self) -> bool:
         """Something was said that takes PVs out."""
         return bool(
             self.except_names or self.except_globs or self.except_tags or self.except_devices
         )
 
-    def required(self) -> selector_pb2.Selector:
+    def required_selector(self) -> selector_pb2.Selector:
         """The selector; a usage error where nothing was chosen."""
-        if not self.chooses:
+        if not self.chooses_any:
             raise usage_error(
                 "no PVs were chosen",
                 remedy="name them, or choose with --glob, --tag, --device, --names-from; --all says"
                 " every PV",
             )
-        return self.build()
+        return self.build_selector()
 
-    def optional(self) -> selector_pb2.Selector | None:
+    def optional_selector(self) -> selector_pb2.Selector | None:
         """The selector; None where nothing was said. An exception alone is taken from all."""
-        return None if self.is_empty else self.build()
+        return None if self.is_empty else self.build_selector()
 
-    def build(self) -> selector_pb2.Selector:
+    def build_selector(self) -> selector_pb2.Selector:
         """The selector of what was said. Reads the file of `--names-from`."""
         names = [*self.names, *(read_names(self.names_from) if self.names_from else ())]
         exact, wild = split_names(names)
@@ -74,13 +74,13 @@ class Choice:
                 remedy="leave --all out, or the names",
             )
         selector = selector_pb2.Selector(
-            all=self.all or not self.chooses,
+            all=self.all or not self.chooses_any,
             names=exact,
             globs=[*wild, *self.globs],
             devices=self.devices,
             tags=tag_filters(self.tags, option="--tag"),
         )
-        if self.excepts:
+        if self.excepts_any:
             _set_except(self, selector)
         return selector
 

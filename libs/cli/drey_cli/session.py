@@ -18,7 +18,7 @@ from drey_cli.options import (
     packed_options,
 )
 from drey_cli.output import Drawn, Output
-from drey_cli.settings import CommonOptions, resolve
+from drey_cli.settings import CommonOptions, resolve_connection
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -38,14 +38,14 @@ class CliSession:
 
     def __exit__(self, *_: object) -> None:
         if "client" in self.__dict__:
-            self.client.close()
+            self.client.close_channel()
 
     @cached_property
     def client(self) -> CliClient:
         """The connection; gRPC is imported when a command first needs it, not for `--help`."""
         from drey_cli.client import CliClient
 
-        return CliClient(resolve(self.options))
+        return CliClient(resolve_connection(self.options))
 
     def find_server_again(self) -> CliClient:
         """The connection, to where the server is written down now.
@@ -54,22 +54,24 @@ class CliSession:
         for ever. While nothing is written down the connection stays as it is.
         """
         with suppress(CliError):
-            connection = resolve(self.options)
+            connection = resolve_connection(self.options)
             if connection != self.client.connection:
                 self.client.move_to(connection)
         return self.client
 
-    def show(self, document: Mapping[str, Any] | Message, draw: Callable[[], Drawn]) -> None:
+    def show_document(
+        self, document: Mapping[str, Any] | Message, draw: Callable[[], Drawn]
+    ) -> None:
         """Show a result: with `--json` the document, else what `draw` makes of it."""
         if self.out.json:
-            self.out.document(document)
+            self.out.write_document(document)
         else:
-            self.out.draw(draw())
+            self.out.draw_parts(draw())
 
-    def confirm(self, question: str, *, yes: bool) -> None:
+    def confirm_action(self, question: str, *, yes: bool) -> None:
         """Ask before something is changed; the command ends here where the answer is no."""
-        if not self.out.confirm(question, yes=yes):
-            self.out.note("nothing was changed")
+        if not self.out.confirm_action(question, yes=yes):
+            self.out.print_note("nothing was changed")
             end_with(ExitCode.REFUSED)
 
 
@@ -129,7 +131,7 @@ def command(
     def decorate_function(function: Callable[..., None]) -> click.Command:
         @wraps(function)
         def run(*, common: CommonOptions, **values: Any) -> None:
-            with CliSession(common.over(click.get_current_context().obj)) as session:
+            with CliSession(common.merged_over(click.get_current_context().obj)) as session:
                 function(session, **values)
 
         summary = (function.__doc__ or "").partition("\n")[0]

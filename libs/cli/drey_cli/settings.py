@@ -42,7 +42,7 @@ class CommonOptions:
     plaintext: bool | None = None
     color: bool | None = None
 
-    def over(self, other: "CommonOptions | None") -> "CommonOptions":
+    def merged_over(self, other: "CommonOptions | None") -> "CommonOptions":
         """These options, and those of `other` where these say nothing."""
         own_options = {name: getattr(self, name) for name in self.__slots__}
         named = {name: value for name, value in own_options.items() if value is not None}
@@ -66,7 +66,7 @@ class Connection:
         return host in _LOOPBACK or host.startswith(("127.", "unix"))
 
 
-def resolve(
+def resolve_connection(
     options: CommonOptions, *, environ: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> Connection:
     """Find out how to reach the server. Reads files; raises `CliError` (usage) if nothing says.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from drey_cli.errors import CliError, ExitCode
 from drey_cli.following import SILENCE_S, WATCH_TIMEOUT_S, StreamLost, follow_ticks
 from drey_cli.output import rich_table
-from drey_cli.render.table import Cell, Table, escape
+from drey_cli.render.table import Cell, Table, escape_text
 
 if TYPE_CHECKING:
     import grpc
@@ -29,10 +29,10 @@ class WatchView(Protocol[R_contra]):
 
     notice: str
 
-    def apply(self, message: R_contra) -> Iterable[str]:
+    def apply_message(self, message: R_contra) -> Iterable[str]:
         """Fold a message in; a line for each change, made when it is read."""
 
-    def lost(self) -> None:
+    def note_loss(self) -> None:
         """The stream broke: what is held is old until it goes on."""
 
     def is_over(self) -> bool:
@@ -56,19 +56,19 @@ def show_watch(
 
     def open_stream() -> Stream[R]:
         client = session.find_server_again()
-        return client.stream(method_of(client), make_request(), timeout_s=WATCH_TIMEOUT_S)
+        return client.stream_method(method_of(client), make_request(), timeout_s=WATCH_TIMEOUT_S)
 
     until = time.monotonic() + duration.ToNanoseconds() / 1e9 if duration else float("inf")
     with _choose_display(session)(session, view) as display:
         for item in follow_ticks(open_stream, silence_s=SILENCE_S):
             if isinstance(item, StreamLost):
-                view.lost()
-                display.lost(item.error)
+                view.note_loss()
+                display.note_loss(item.error)
             elif item is not None:
-                display.changed(item, view.apply(item))
+                display.changed(item, view.apply_message(item))
             if view.is_over() or time.monotonic() >= until:
                 return
-            display.tick()
+            display.redraw_display()
     raise CliError(
         "the server ended the watch",
         reason="WATCH_ENDED",
@@ -98,15 +98,15 @@ class WatchDisplay(Generic[R]):
     def changed(self, message: R, lines: Iterable[str]) -> None:
         """Show what a message changed, and tell its notice once."""
         for line in lines:
-            self.out.text(line)
+            self.out.print_text(line)
         if self.view.notice:
-            self.out.note(self.view.notice)
+            self.out.print_note(self.view.notice)
             self.view.notice = ""
 
-    def lost(self, error: CliError) -> None:
-        self.out.note(f"stale: {error.message}; connecting again", "yellow")
+    def note_loss(self, error: CliError) -> None:
+        self.out.print_note(f"stale: {error.message}; connecting again", "yellow")
 
-    def tick(self) -> None:
+    def redraw_display(self) -> None:
         """Time to draw, a few times a second."""
 
 
@@ -114,11 +114,11 @@ class JsonDisplay(WatchDisplay[Any]):
     """Each message of the stream as a line of JSON."""
 
     def changed(self, message: Any, lines: Iterable[str]) -> None:
-        self.out.line(message)
+        self.out.write_line(message)
 
-    def lost(self, error: CliError) -> None:
+    def note_loss(self, error: CliError) -> None:
         """Say so in the stream too: what comes next may be a new baseline."""
-        self.out.line({"connection_lost": error.as_dict()["error"]})
+        self.out.write_line({"connection_lost": error.as_dict()["error"]})
 
 
 class LiveDisplay(WatchDisplay[R]):
@@ -126,7 +126,7 @@ class LiveDisplay(WatchDisplay[R]):
 
     def __init__(self, session: CliSession, view: WatchView[R]) -> None:
         super().__init__(session, view)
-        self._live = session.out.live("")
+        self._live = session.out.live_display("")
         self._drawn_at = 0.0
 
     def __enter__(self) -> LiveDisplay[R]:
@@ -141,10 +141,10 @@ class LiveDisplay(WatchDisplay[R]):
     def changed(self, message: R, lines: Iterable[str]) -> None:
         """The view holds it already."""
 
-    def lost(self, error: CliError) -> None:
+    def note_loss(self, error: CliError) -> None:
         self.view.notice = f"{error.message}; connecting again"
 
-    def tick(self) -> None:
+    def redraw_display(self) -> None:
         now = time.monotonic()
         if now - self._drawn_at >= _REDRAW_S:
             self._drawn_at = now
@@ -154,12 +154,12 @@ class LiveDisplay(WatchDisplay[R]):
         from rich.console import Group
         from rich.text import Text
 
-        size = self.out.console.size
+        size = self.out.rich_console.size
         table, status = self.view.draw_state(max(3, size.height - 6))
         parts: list[RenderableType] = [
             rich_table(table, size.width),
             Text(status.text, status.style),
         ]
         if self.view.notice:
-            parts.append(Text(escape(self.view.notice), "dim"))
+            parts.append(Text(escape_text(self.view.notice), "dim"))
         return Group(*parts)

@@ -40,7 +40,7 @@ class BlockingClient:
             target=self._loop.run_forever, name="drey-client", daemon=True
         )
         self._thread.start()
-        self._run(self._client.__aenter__())
+        self._run_coroutine(self._client.__aenter__())
         return self
 
     def __exit__(
@@ -52,13 +52,13 @@ class BlockingClient:
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
             return
-        self._run(self._close())
+        self._run_coroutine(self._close_client())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
         self._loop = self._thread = None
 
-    async def _close(self) -> None:
+    async def _close_client(self) -> None:
         await self._client.__aexit__(None, None, None)
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
@@ -66,7 +66,7 @@ class BlockingClient:
         await asyncio.gather(*others, return_exceptions=True)
         await asyncio.get_running_loop().shutdown_asyncgens()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+    def _run_coroutine(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
             work.close()
             raise RuntimeError("the client is not entered: with BlockingClient(...) as drey")
@@ -88,27 +88,27 @@ class BlockingClient:
 
     def get(self, chosen: Chosen) -> list[LivePv]:
         """See `Client.get`."""
-        return self._run(self._client.get(chosen))
+        return self._run_coroutine(self._client.get(chosen))
 
     def find(self, address: str) -> catalog_pb2.Pv:
         """See `Client.find`."""
-        return self._run(self._client.find(address))
+        return self._run_coroutine(self._client.find(address))
 
     def snapshots(self, limit: int = 100, **filters: Any) -> list[snapshot_pb2.Snapshot]:
         """See `Client.snapshots`."""
-        return self._run(self._client.snapshots(limit, **filters))
+        return self._run_coroutine(self._client.snapshots(limit, **filters))
 
     def take_snapshot(self, chosen: Chosen = "*", **options: Any) -> snapshot_pb2.Snapshot:
         """See `Client.take_snapshot`."""
-        return self._run(self._client.take_snapshot(chosen, **options))
+        return self._run_coroutine(self._client.take_snapshot(chosen, **options))
 
     def read_snapshot(self, snapshot_id: str, chosen: Chosen | None = None) -> ValueTable:
         """See `Client.read_snapshot`."""
-        return self._run(self._client.read_snapshot(snapshot_id, chosen))
+        return self._run_coroutine(self._client.read_snapshot(snapshot_id, chosen))
 
     def compare(self, reference: str, other: str | None = None, **options: Any) -> ComparisonTable:
         """See `Client.compare`."""
-        return self._run(self._client.compare(reference, other, **options))
+        return self._run_coroutine(self._client.compare(reference, other, **options))
 
 
 class BlockingWatch:
@@ -123,10 +123,10 @@ class BlockingWatch:
         self._changes: queue.SimpleQueue[LiveChange | BaseException | None] = queue.SimpleQueue()
         self._room = asyncio.Event()
         self._closed = threading.Event()
-        self._reading = asyncio.run_coroutine_threadsafe(self._read(watch), loop)
-        self._reading.add_done_callback(self._end)
+        self._reading = asyncio.run_coroutine_threadsafe(self._read_changes(watch), loop)
+        self._reading.add_done_callback(self._end_reading)
 
-    async def _read(self, watch: LiveWatch) -> None:
+    async def _read_changes(self, watch: LiveWatch) -> None:
         async for change in watch:
             while self._changes.qsize() >= _WAITING:
                 self._room.clear()
@@ -134,7 +134,7 @@ class BlockingWatch:
                     await self._room.wait()
             self._changes.put(change)
 
-    def _end(self, reading: Future[None]) -> None:
+    def _end_reading(self, reading: Future[None]) -> None:
         self._changes.put(None if reading.cancelled() else reading.exception())
 
     def __enter__(self) -> BlockingWatch:

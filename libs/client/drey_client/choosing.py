@@ -25,13 +25,13 @@ def choose(chosen: Chosen) -> selector_pb2.Selector:
         return chosen
     selector = selector_pb2.Selector()
     for text in [chosen] if isinstance(chosen, str) else chosen:
-        _add(selector, text)
+        _add_term(selector, text)
     if not selector.ByteSize():
         raise ValueError("nothing is chosen: name PVs, or write '*' for all")
     return selector
 
 
-def _add(selector: selector_pb2.Selector, text: str) -> None:
+def _add_term(selector: selector_pb2.Selector, text: str) -> None:
     word, colon, rest = text.partition(":")
     if text in ("*", "all"):
         selector.all = True
@@ -43,7 +43,7 @@ def _add(selector: selector_pb2.Selector, text: str) -> None:
         group, _, tags = rest.partition("=")
         selector.tags.add(group=group, tags=[tag for tag in tags.split(",") if tag])
     elif colon and word == "not":
-        _add(selector.excluding, rest)
+        _add_term(selector.excluding, rest)
     elif any(mark in text for mark in "*?["):
         selector.globs.append(text)
     elif text:

@@ -28,8 +28,8 @@ def whole_rows(rows: Iterable[Row]) -> Iterator[Row]:
     """Rows with their values complete, in order. A row without parts passes through untouched."""
     joiner: RowJoiner[Row] = RowJoiner()
     for row in rows:
-        yield from joiner.feed(row)
-    yield from joiner.finish()
+        yield from joiner.feed_row(row)
+    yield from joiner.finish_rows()
 
 
 class RowJoiner(Generic[Row]):
@@ -38,7 +38,7 @@ class RowJoiner(Generic[Row]):
     def __init__(self) -> None:
         self._open: Row | None = None
 
-    def feed(self, row: Row) -> Iterator[Row]:
+    def feed_row(self, row: Row) -> Iterator[Row]:
         """Take a row; give those that are complete by now."""
         if self._open is not None and self._open.number == row.number:
             for role in _value_fields(row.DESCRIPTOR):
@@ -54,7 +54,7 @@ class RowJoiner(Generic[Row]):
             _close_row(row)
             yield row
 
-    def finish(self) -> Iterator[Row]:
+    def finish_rows(self) -> Iterator[Row]:
         """Give what is left, even if its last part never came."""
         if self._open is not None:
             yield self._open

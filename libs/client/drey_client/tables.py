@@ -86,11 +86,11 @@ class _Table:
             for name, part in _COLUMN_PARTS.items()
             if name in self.columns and part in numpy_types
         }
-        return _extra("pandas").DataFrame(self.columns).astype(types)
+        return _import_extra("pandas").DataFrame(self.columns).astype(types)
 
     def to_polars(self) -> Any:
         """A `polars.DataFrame`: `value` as in `to_arrow`. Needs `drey-client[polars]`."""
-        polars = _extra("polars")
+        polars = _import_extra("polars")
         part_types = {
             "number": polars.Float64,
             "integer": polars.Int64,
@@ -109,7 +109,7 @@ class _Table:
         above 2**63 - 1), `text` (strings, and labels of enumerations) and `elements` (float64; of
         arrays of numbers).
         """
-        arrow = _extra("pyarrow")
+        arrow = _import_extra("pyarrow")
         part_types = {
             "number": arrow.float64(),
             "integer": arrow.int64(),
@@ -130,7 +130,7 @@ class _Table:
                 if name in _COLUMN_PARTS:
                     parts[name] = _COLUMN_PARTS[name]
                 continue
-            for part, values in _split(column).items():
+            for part, values in _split_values(column).items():
                 columns[name.removesuffix("value") + part] = values
                 parts[name.removesuffix("value") + part] = part
         return columns, parts
@@ -162,7 +162,7 @@ class ComparisonTable(_Table):
         self.header = header
 
 
-def _extra(name: str) -> ModuleType:
+def _import_extra(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
@@ -170,7 +170,7 @@ def _extra(name: str) -> ModuleType:
         raise ImportError(f"{name} is needed: pip install 'drey-client[{extra}]'") from error
 
 
-def _split(column: Iterable[Any]) -> dict[str, list[Any]]:
+def _split_values(column: Iterable[Any]) -> dict[str, list[Any]]:
     parts: dict[str, list[Any]] = {"number": [], "integer": [], "text": [], "elements": []}
     for data in column:
         number = integer = text = elements = None
@@ -257,13 +257,13 @@ def _enum_state(index: int, labels: tuple[str, ...]) -> EnumState:
 
 def _from_heap(type_number: int, raw: bytes) -> Any:
     if type_number == value_pb2.VALUE_TYPE_STRING:
-        return _decoded(raw)
+        return _decode_text(raw)
     if type_number == value_pb2.VALUE_TYPE_STRING | _ARRAY:
         (count,) = struct.unpack_from("<I", raw)
         lengths = struct.unpack_from(f"<{count}I", raw, 4)
         strings, position = [], 4 + 4 * count
         for length in lengths:
-            strings.append(_decoded(raw[position : position + length]))
+            strings.append(_decode_text(raw[position : position + length]))
             position += length
         return strings
     if (element := _ELEMENTS.get(type_number & ~_ARRAY)) is None:
@@ -271,7 +271,7 @@ def _from_heap(type_number: int, raw: bytes) -> Any:
     return np.frombuffer(raw, element)
 
 
-def _decoded(raw: bytes) -> str | bytes:
+def _decode_text(raw: bytes) -> str | bytes:
     try:
         return raw.decode()
     except UnicodeDecodeError:

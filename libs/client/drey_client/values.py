@@ -185,15 +185,15 @@ def _status_name(status: int) -> str:
     return name.removeprefix("ALARM_STATUS_").replace("UNSPECIFIED", "")
 
 
-def _same(data: Any) -> Any:
+def _same_data(data: Any) -> Any:
     return data
 
 
-def _array(dtype: type[np.generic], data: Any) -> np.ndarray[Any, Any]:
+def _array_of(dtype: type[np.generic], data: Any) -> np.ndarray[Any, Any]:
     return np.array(data.elements, dtype)
 
 
-def _extract(data: value_pb2.ArrayExtract) -> ArrayExtract:
+def _extract_of(data: value_pb2.ArrayExtract) -> ArrayExtract:
     elements = value_of(data.elements).data
     return ArrayExtract(elements, data.total_elements, ArrayDecimation(data.decimation), data.step)
 
@@ -203,18 +203,18 @@ _SCALARS = (
     *(f"{sign}int{bits}_value" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 )
 _DATA: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(_SCALARS, _same),
+    **dict.fromkeys(_SCALARS, _same_data),
     "enum_value": lambda data: EnumState(data.index, data.label),
     "uint8_array": lambda data: np.frombuffer(data, np.uint8),
     "string_array": lambda data: list(data.elements or data.raw_elements),
-    "bool_array": partial(_array, np.bool_),
-    "enum_array": partial(_array, np.uint16),
+    "bool_array": partial(_array_of, np.bool_),
+    "enum_array": partial(_array_of, np.uint16),
     **{
-        f"{name}_array": partial(_array, getattr(np, name))
+        f"{name}_array": partial(_array_of, getattr(np, name))
         for name in ("int8", "int16", "int32", "int64", "uint16", "uint32", "uint64")
     },
-    "float32_array": partial(_array, np.float32),
-    "float64_array": partial(_array, np.float64),
-    "extract": _extract,
+    "float32_array": partial(_array_of, np.float32),
+    "float64_array": partial(_array_of, np.float64),
+    "extract": _extract_of,
 }
 """How the field of a value becomes data."""

@@ -81,12 +81,14 @@ class LiveWatch:
         """A PV by name. KeyError. Each call looks through all: keep a dictionary for more."""
         for row in self._state.rows.values():
             if row.name == name:
-                return self._pv(row)
+                return self._pv_of_row(row)
         raise KeyError(name)
 
     def pvs(self) -> list[LivePv]:
         """All PVs as they are now, by name."""
-        return [self._pv(row) for row in sorted(self._state.rows.values(), key=lambda r: r.name)]
+        return [
+            self._pv_of_row(row) for row in sorted(self._state.rows.values(), key=lambda r: r.name)
+        ]
 
     @property
     def live(self) -> bool:
@@ -99,17 +101,17 @@ class LiveWatch:
         return self._state.stale_count
 
     def __aiter__(self) -> AsyncIterator[LiveChange]:
-        return self._follow()
+        return self._follow_stream()
 
-    async def _follow(self) -> AsyncIterator[LiveChange]:
+    async def _follow_stream(self) -> AsyncIterator[LiveChange]:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 # closed with this one, so that a watch that is left ends its call at once
-                async with aclosing(self._read()) as messages:
+                async with aclosing(self._read_messages()) as messages:
                     async for message in messages:
                         pause_s = _FIRST_PAUSE_S
-                        change = self._apply(message)
+                        change = self._apply_message(message)
                         if change is not None:
                             yield change
                 error = ClientError("the server ended the watch", reason="WATCH_ENDED")
@@ -119,18 +121,18 @@ class LiveWatch:
                 self._state.token = ""
             elif error.status and error.status not in TRANSIENT:
                 raise error
-            self._state.lost()
+            self._state.mark_lost()
             self.resumed += 1
             held = () if self._whole else tuple(self._state.rows.values())
             yield LiveChange(
-                tuple(map(self._pv, held)),
+                tuple(map(self._pv_of_row, held)),
                 live=False,
                 notice=f"{error.message}; connecting again",
             )
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _read(self) -> AsyncGenerator[monitor_service_pb2.WatchPvsResponse, None]:
+    async def _read_messages(self) -> AsyncGenerator[monitor_service_pb2.WatchPvsResponse, None]:
         request = monitor_service_pb2.WatchPvsRequest(spec=self._spec, token=self._state.token)
         async with self._open_channel() as channel:
             stub: Any = monitor_service_pb2_grpc.MonitorServiceStub(channel)
@@ -154,7 +156,7 @@ class LiveWatch:
             finally:
                 call.cancel()
 
-    def _apply(self, message: monitor_service_pb2.WatchPvsResponse) -> LiveChange | None:
+    def _apply_message(self, message: monitor_service_pb2.WatchPvsResponse) -> LiveChange | None:
         """Fold a message in. A baseline is told at its end, as one change."""
         state, kind = self._state, message.WhichOneof("part")
         before = {}
@@ -163,7 +165,7 @@ class LiveWatch:
                 pv.number: pv.name for pv in message.left.pvs if pv.reason != CHANNELS_CHANGED
             }
         merged, stalled = state.merged, state.stalled
-        change = state.apply(message)
+        change = state.apply_message(message)
         self._changed.update(row.number for row in change.rows)
         if kind == "baseline_begin":
             self._whole = self._whole or not message.baseline_begin.keeps_state
@@ -183,11 +185,11 @@ class LiveWatch:
             return None
         whole, self._whole = self._whole, False
         numbers = state.rows if whole else self._changed & state.rows.keys()
-        pvs = tuple(self._pv(state.rows[number]) for number in numbers)
+        pvs = tuple(self._pv_of_row(state.rows[number]) for number in numbers)
         self._changed.clear()
         left = tuple(name for number, name in before.items() if number not in state.rows)
         return LiveChange(pvs, left, whole, self.live, state.merged - merged, change.notice)
 
-    def _pv(self, row: value_pb2.PvRow) -> LivePv:
+    def _pv_of_row(self, row: value_pb2.PvRow) -> LivePv:
         metadata = self._state.metadata.get(row.number)
         return pv_of_row(row, *(metadata or (None, None)))

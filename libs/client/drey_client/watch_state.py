@@ -62,14 +62,14 @@ class WatchModel:
             for row in self.rows.values()
         )
 
-    def lost(self) -> None:
+    def mark_lost(self) -> None:
         """The stream ended: what is held is kept, and is stale until it goes on."""
         self.connected = False
         self.complete = False
         self._joiner = RowJoiner()
         self._mark_freshness(STALE, self.rows)
 
-    def apply(self, message: monitor_service_pb2.WatchPvsResponse) -> WatchChange:
+    def apply_message(self, message: monitor_service_pb2.WatchPvsResponse) -> WatchChange:
         """Fold one message in; say what is new."""
         self.connected = True
         kind = message.WhichOneof("part")
@@ -82,7 +82,7 @@ class WatchModel:
         if kind == "baseline_begin":
             return self._apply_begin(message.baseline_begin)
         if kind == "baseline_end":
-            rows = self._keep_rows(self._joiner.finish())
+            rows = self._keep_rows(self._joiner.finish_rows())
             self.complete, self.token = True, message.baseline_end.token
             return WatchChange(rows)
         if kind == "checkpoint":
@@ -115,7 +115,7 @@ class WatchModel:
     def _apply_rows(self, rows: Iterable[value_pb2.PvRow]) -> list[value_pb2.PvRow]:
         whole: list[value_pb2.PvRow] = []
         for row in rows:
-            whole.extend(self._joiner.feed(row))
+            whole.extend(self._joiner.feed_row(row))
         return self._keep_rows(whole)
 
     def _keep_rows(self, rows: Iterable[value_pb2.PvRow]) -> list[value_pb2.PvRow]:

@@ -47,12 +47,12 @@ class BreakerBook:
         self._modes: dict[str, int] = {}
 
     @property
-    def watchful(self) -> bool:
+    def has_watched(self) -> bool:
         """Whether an answer of some IOC is news: one has failed of late, or is held."""
         return bool(self._modes) or any(b.failures for b in self._breakers.values())
 
     @property
-    def refused(self) -> frozenset[str]:
+    def refused_addresses(self) -> frozenset[str]:
         """IOCs that are not to be asked."""
         open_breakers = {a for a, b in self._breakers.items() if b.is_open}
         held = {a for a, mode in self._modes.items() if mode == HELD_OPEN}
@@ -60,7 +60,7 @@ class BreakerBook:
             (open_breakers | held) - {a for a, mode in self._modes.items() if mode == HELD_CLOSED}
         )
 
-    def hold(self, modes: Mapping[str, int], wall_ns: int) -> None:
+    def hold_modes(self, modes: Mapping[str, int], wall_ns: int) -> None:
         """What administrators say: all IOCs that are held, and how."""
         for address in self._modes.keys() - modes.keys():
             # asked anew, without a past
@@ -124,9 +124,11 @@ class BreakerBook:
 
     def why_refused(self, addresses: Iterable[str]) -> str:
         """What is so of those that are refused, for people; empty where none is."""
-        return "; ".join(self._why(a) for a in sorted(set(addresses) & self.refused))
+        return "; ".join(
+            self._refusal_reason(a) for a in sorted(set(addresses) & self.refused_addresses)
+        )
 
-    def _why(self, address: str) -> str:
+    def _refusal_reason(self, address: str) -> str:
         breaker = self._breakers.get(address, _Breaker())
         since = _time_text(breaker.since_ns)
         if self._modes.get(address) == HELD_OPEN:
@@ -137,9 +139,9 @@ class BreakerBook:
         )
 
     @property
-    def states(self) -> list[IocState]:
+    def ioc_states(self) -> list[IocState]:
         """Of those that there is something to say about, as they are told."""
-        refused = self.refused
+        refused = self.refused_addresses
         return [
             IocState(
                 address,

@@ -81,7 +81,7 @@ class Comparison:
         return len(self.cls)
 
     @classmethod
-    def empty(cls, n: int) -> Comparison:
+    def empty_comparison(cls, n: int) -> Comparison:
         """n rows of class UNSPECIFIED without differences."""
         return cls(
             np.zeros(n, np.uint8),
@@ -107,7 +107,7 @@ def compare(
 
     Keys are not looked at. `absolute` and `relative` have shape (n,), finite and not negative.
     """
-    out = Comparison.empty(len(reference))
+    out = Comparison.empty_comparison(len(reference))
     both = _classify_presence(reference, other, out.cls)
     numeric = both & numeric_mask(reference.kind) & numeric_mask(other.kind)
     _compare_numbers(reference, other, absolute, relative, numeric, out)
@@ -115,11 +115,13 @@ def compare(
         return out
     scalar = both & ~heap_mask(reference.kind) & ~heap_mask(other.kind)
     enum = both & (reference.kind == Kind.ENUM) & (other.kind == Kind.ENUM)
-    _compare_enums(reference, other, enum, out, _getter(reference_labels), _getter(other_labels))
+    _compare_enums(
+        reference, other, enum, out, _label_getter(reference_labels), _label_getter(other_labels)
+    )
     out.cls[scalar & ~numeric & ~enum] = DifferenceClass.TYPE_CHANGED
     heap = np.flatnonzero(both & ~scalar)
     if len(heap):
-        labels = _getter(reference_labels), _getter(other_labels)
+        labels = _label_getter(reference_labels), _label_getter(other_labels)
         _compare_heap(reference, other, absolute, relative, heap, out, labels)
     return out
 
@@ -175,7 +177,7 @@ def _compare_numbers(
         absolute[rows],
         relative[rows],
     )
-    out.cls[rows] = _classes(difference)
+    out.cls[rows] = _difference_classes(difference)
     out.delta[rows] = difference.delta
     out.relative[rows] = difference.relative
     out.deviation[rows] = difference.deviation
@@ -190,14 +192,14 @@ def _write_same(reference: Columns, rows: I8, out: Comparison) -> None:
     out.relative[rows] = np.where(np.isfinite(values) & (values != 0), 0.0, np.nan)
 
 
-def _classes(difference: NumberDifference) -> U1:
+def _difference_classes(difference: NumberDifference) -> U1:
     """EQUAL is 1, WITHIN_TOLERANCE 2, DIFFERENT 3, and what is equal is also within."""
     different = np.uint8(DifferenceClass.DIFFERENT)
     cls: U1 = different - difference.within.view(np.uint8) - difference.equal.view(np.uint8)
     return cls
 
 
-def _getter(labels: RowLabels | None) -> _LabelsOf | None:
+def _label_getter(labels: RowLabels | None) -> _LabelsOf | None:
     return labels.get if isinstance(labels, Mapping) else labels
 
 
@@ -266,18 +268,18 @@ def _compare_heap_row(
     labels: tuple[_LabelsOf | None, _LabelsOf | None],
 ) -> None:
     kinds = int(reference.kind[row]), int(other.kind[row])
-    families = _family(kinds[0]), _family(kinds[1])
+    families = _kind_family(kinds[0]), _kind_family(kinds[1])
     if families[0] != families[1] or not shapes_agree(reference, other, row):
         out.cls[row] = DifferenceClass.TYPE_CHANGED
     elif families[0] == Kind.STRING:
-        _write_exact(out, row, _strings(reference, row), _strings(other, row))
+        _write_exact(out, row, _string_elements(reference, row), _string_elements(other, row))
     elif families[0] == Kind.ENUM:
         _compare_enum_arrays(reference, other, row, out, labels)
     else:
         _compare_arrays(reference, other, absolute, relative, row, out)
 
 
-def _family(kind: int) -> int:
+def _kind_family(kind: int) -> int:
     element = kind & ~ARRAY
     return element if element in (Kind.STRING, Kind.ENUM) else int(Kind.FLOAT64)
 
@@ -287,10 +289,10 @@ def shapes_agree(a: Columns, b: Columns, row: int) -> bool:
 
     Who compares and who writes a stored value back ask the same.
     """
-    return _faces(a, row, int(b.kind[row])) and _faces(b, row, int(a.kind[row]))
+    return _has_label(a, row, int(b.kind[row])) and _has_label(b, row, int(a.kind[row]))
 
 
-def _faces(columns: Columns, row: int, other_kind: int) -> bool:
+def _has_label(columns: Columns, row: int, other_kind: int) -> bool:
     """An array can face a scalar only when it has one element."""
     kind = int(columns.kind[row])
     if not kind & ARRAY or other_kind & ARRAY:
@@ -300,7 +302,7 @@ def _faces(columns: Columns, row: int, other_kind: int) -> bool:
     return len(columns.heap_bytes(row)) == ELEMENT_DTYPE[kind & ~ARRAY].itemsize
 
 
-def _strings(columns: Columns, row: int) -> list[bytes]:
+def _string_elements(columns: Columns, row: int) -> list[bytes]:
     raw = columns.heap_bytes(row)
     return unpack_strings(raw) if int(columns.kind[row]) & ARRAY else [raw]
 
@@ -322,7 +324,7 @@ def _compare_enum_arrays(
     out: Comparison,
     labels: tuple[_LabelsOf | None, _LabelsOf | None],
 ) -> None:
-    a, b = (_bits(columns, row)[1].tolist() for columns in (reference, other))
+    a, b = (_value_bits(columns, row)[1].tolist() for columns in (reference, other))
     here = labels[0](row) if labels[0] is not None else None
     there = labels[1](row) if labels[1] is not None else None
     if here and there and here != there:
@@ -334,7 +336,7 @@ def _compare_enum_arrays(
     _write_exact(out, row, a, b)
 
 
-def _bits(columns: Columns, row: int) -> tuple[U1, U8]:
+def _value_bits(columns: Columns, row: int) -> tuple[U1, U8]:
     """(kinds, bits) of the elements of one row, as numeric scalars have them."""
     kind = int(columns.kind[row])
     if not kind & ARRAY:
@@ -353,7 +355,7 @@ def _bits(columns: Columns, row: int) -> tuple[U1, U8]:
 def _compare_arrays(
     reference: Columns, other: Columns, absolute: float, relative: float, row: int, out: Comparison
 ) -> None:
-    (a_kind, a), (b_kind, b) = _bits(reference, row), _bits(other, row)
+    (a_kind, a), (b_kind, b) = _value_bits(reference, row), _value_bits(other, row)
     common = min(len(a), len(b))
     lacking = max(len(a), len(b)) - common
     d = number_difference(
@@ -397,7 +399,7 @@ class Summary:
     readbacks: tuple[int, ...]
 
 
-def summarise(
+def summarise_classes(
     cls_setpoint: U1, has_setpoint: Mask, cls_readback: U1, has_readback: Mask
 ) -> Summary:
     """Count PVs and channels by class; all shapes (n,), one row a PV.

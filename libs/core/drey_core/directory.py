@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.distinct import distinct
+from drey_core.distinct import distinct_values
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, hash_bytes
 
 ROLE_SETPOINT = 1
@@ -40,7 +40,7 @@ class CatalogPage:
     devices: list[str]
 
     @classmethod
-    def empty(cls, number: int) -> CatalogPage:
+    def empty_page(cls, number: int) -> CatalogPage:
         """A page without a living channel."""
         n = PAGE_SLOTS
         return cls(
@@ -77,7 +77,7 @@ class MetadataPage:
     labels: dict[int, tuple[bytes, ...]] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, number: int) -> MetadataPage:
+    def empty_page(cls, number: int) -> MetadataPage:
         """A page of channels that never connected."""
         n = PAGE_SLOTS
         return cls(
@@ -115,7 +115,7 @@ class MetadataIndex:
     def __init__(self, pages: Iterable[MetadataPage] = ()) -> None:
         self.pages: dict[int, MetadataPage] = {p.number: p for p in pages}
 
-    def replace(self, page: MetadataPage) -> None:
+    def replace_page(self, page: MetadataPage) -> None:
         """Put a newer page in place."""
         self.pages[page.number] = page
 
@@ -126,9 +126,9 @@ class MetadataIndex:
 
     def column(self, name: str, channels: I8) -> NDArray[Any]:
         """The named column (`kind`, `count`, `readable`, `writable`) of channels; 0 if unknown."""
-        out = np.zeros(len(channels), getattr(MetadataPage.empty(0), name).dtype)
+        out = np.zeros(len(channels), getattr(MetadataPage.empty_page(0), name).dtype)
         number = channels >> PAGE_SHIFT
-        for page_number in distinct(number).tolist():
+        for page_number in distinct_values(number).tolist():
             page = self.pages.get(page_number)
             if page is not None:
                 rows = number == page_number
@@ -139,7 +139,7 @@ class MetadataIndex:
         """Control (drive) limits of channels, low and high; NaN where there are none."""
         low, high = np.full(len(channels), np.nan), np.full(len(channels), np.nan)
         number = channels >> PAGE_SHIFT
-        for page_number in distinct(number).tolist():
+        for page_number in distinct_values(number).tolist():
             page = self.pages.get(page_number)
             if page is not None:
                 rows = number == page_number
@@ -191,12 +191,12 @@ class Directory:
     def from_pages(cls, version: int, pages: Sequence[CatalogPage]) -> Directory:
         """Assemble PVs from pages; entries whose PV number is 0 are skipped."""
         pages = sorted(pages, key=lambda p: p.number)
-        channel = _flat([_channels(p.number) for p in pages], np.int64)
-        pv = _flat([p.pv_number for p in pages], np.int64)
+        channel = _flatten_parts([_page_channels(p.number) for p in pages], np.int64)
+        pv = _flatten_parts([p.pv_number for p in pages], np.int64)
         live = pv != 0
         flat = np.flatnonzero(live)
         channel, pv = channel[live], pv[live]
-        role = _flat([p.role for p in pages], np.uint8)[live]
+        role = _flatten_parts([p.role for p in pages], np.uint8)[live]
         numbers, first, index = np.unique(pv, return_index=True, return_inverse=True)
         n = len(numbers)
 
@@ -210,8 +210,8 @@ class Directory:
         )
         rows = flat[first].tolist()
         by_role: dict[int, tuple[I8, list[str], F8, F8]] = {}
-        absolute = _flat([p.absolute for p in pages], np.float64)[live]
-        relative = _flat([p.relative for p in pages], np.float64)[live]
+        absolute = _flatten_parts([p.absolute for p in pages], np.float64)[live]
+        relative = _flatten_parts([p.relative for p in pages], np.float64)[live]
         for code in (ROLE_SETPOINT, ROLE_READBACK):
             chosen = role == code
             channels, low, high = np.zeros(n, np.int64), np.zeros(n), np.zeros(n)
@@ -227,14 +227,16 @@ class Directory:
             pv_number=numbers,
             names=[names[i] for i in rows],
             devices=[devices[i] for i in rows],
-            read_only=_flat([p.read_only for p in pages], np.uint8)[live][first].astype(bool),
+            read_only=_flatten_parts([p.read_only for p in pages], np.uint8)[live][first].astype(
+                bool
+            ),
             setpoint_channel=setpoint[0],
             readback_channel=readback[0],
             setpoint_address=setpoint[1],
             readback_address=readback[1],
             setpoint_tolerance=setpoint[2:],
             readback_tolerance=readback[2:],
-            protocol=_flat([p.protocol for p in pages], np.uint8)[live][first],
+            protocol=_flatten_parts([p.protocol for p in pages], np.uint8)[live][first],
             pages={p.number: p for p in pages},
         )
 
@@ -242,7 +244,7 @@ class Directory:
     def channels(self) -> I8:
         """All channel numbers, ascending."""
         both = np.concatenate([self.setpoint_channel, self.readback_channel])
-        return distinct(both[both != 0])
+        return distinct_values(both[both != 0])
 
     def rows_of(self, pv_numbers: I8) -> I8:
         """Row of each PV number; -1 where it is not here."""
@@ -285,11 +287,11 @@ def _hash_names(names: Sequence[str]) -> bytes:
     return hash_bytes("\0".join(names).encode(errors="replace"))
 
 
-def _channels(page: int) -> I8:
+def _page_channels(page: int) -> I8:
     return np.arange(page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT, dtype=np.int64)
 
 
-def _flat(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+def _flatten_parts(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 T = TypeVar("T", bound=np.generic)
 
 
-def distinct(values: NDArray[T]) -> NDArray[T]:
+def distinct_values(values: NDArray[T]) -> NDArray[T]:
     """The distinct ones of `values` (shape any), ascending, shape (n,)."""
     ordered = np.sort(values, axis=None)
     first = np.ones(len(ordered), np.bool_)

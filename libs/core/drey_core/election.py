@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drey_core.epochs import EPOCH_STEP, believable
+from drey_core.epochs import EPOCH_STEP, epoch_believable
 
 _SILENT_PART = 0.75
 """Of the duration: the holder falls silent a quarter of it before anybody may follow."""
@@ -97,4 +97,4 @@ def epoch_after(recorded: int, seen: Sequence[int]) -> int:
     A record that nobody can have written properly counts as none.
     """
     last_seen = max(seen, default=0)
-    return max(recorded if believable(recorded, max(last_seen, 1)) else 0, last_seen) + 1
+    return max(recorded if epoch_believable(recorded, max(last_seen, 1)) else 0, last_seen) + 1

@@ -11,6 +11,6 @@ EPOCH_STEP = 1 << 42
 """More than the milliseconds from 1970 to 2109, so that who knows none yet believes the first."""
 
 
-def believable(epoch: int, greatest: int) -> bool:
+def epoch_believable(epoch: int, greatest: int) -> bool:
     """Whether an owner may have this epoch, `greatest` being the greatest believed so far."""
     return 0 < epoch <= greatest + EPOCH_STEP

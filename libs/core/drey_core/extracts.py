@@ -45,7 +45,7 @@ class ArrayShape:
     max_elements: int
     decimation: Decimation = Decimation.STRIDE
 
-    def extract(self, kind: int, raw: bytes) -> tuple[int, bytes]:
+    def extract_elements(self, kind: int, raw: bytes) -> tuple[int, bytes]:
         """The extract of an array of `kind` with these heap bytes; the array itself if it fits."""
         element = kind & ~ARRAY
         if element == Kind.STRING:

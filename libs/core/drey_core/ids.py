@@ -12,7 +12,7 @@ RANDOM_BYTES = 8
 """How many random bytes `uuid7` takes."""
 
 
-def uuid7(now_ns: int, random_bytes: bytes) -> str:
+def new_uuid7(now_ns: int, random_bytes: bytes) -> str:
     """A UUIDv7 (RFC 9562) in canonical text.
 
     The millisecond is followed by 12 bits of its fraction (method 3 of section 6.2), so that ids
@@ -31,7 +31,7 @@ def uuid7(now_ns: int, random_bytes: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def uuid7s(now_ns: int, random_bytes: bytes, n: int) -> list[str]:
+def new_uuid7s(now_ns: int, random_bytes: bytes, n: int) -> list[str]:
     """n ids as `uuid7` makes them, ascending: each a quarter of a microsecond after the one before.
 
     Needs `RANDOM_BYTES` random bytes for each; raises `ValueError` as `uuid7` does.

@@ -192,7 +192,7 @@ def load_value_slots(blobs: Sequence[bytes], slots: Sequence[int]) -> list[Colum
 
 
 def _value_slot(matrix: NDArray[np.uint8], raws: Sequence[bytes], slot: int) -> Columns:
-    columns = Columns.empty(len(raws))
+    columns = Columns.empty_columns(len(raws))
     narrow = matrix[:, slot:_SEVERITIES:PAGE_SLOTS]
     columns.kind[:], columns.state[:], columns.severity[:] = narrow.T
     status = 3 * PAGE_SLOTS + 2 * slot

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.distinct import distinct
+from drey_core.distinct import distinct_values
 from drey_core.errors import Internal
 from drey_core.values import HEAP_LIMIT, Columns, heap_mask, pack_heap, unpack_heap
 
@@ -80,7 +80,7 @@ class Pages:
     heaps: list[bytes]
 
     @classmethod
-    def empty(cls, numbers: NDArray[np.int64]) -> Pages:
+    def empty_pages(cls, numbers: NDArray[np.int64]) -> Pages:
         """Pages with every slot absent."""
         n = len(numbers)
         return cls(numbers, np.zeros(n, VALUES_DTYPE), np.zeros(n, TIMES_DTYPE), [b""] * n)
@@ -88,14 +88,16 @@ class Pages:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def columns(self, channels: NDArray[np.int64], *, with_heap: bool = True) -> Columns:
+    def columns_of_channels(
+        self, channels: NDArray[np.int64], *, with_heap: bool = True
+    ) -> Columns:
         """The given channels as columns, in their order; those in no page here as absent.
 
         `channels` has any order, duplicates allowed. The heap of the result is that of all pages
         touched that have one; empty without it, and then strings and arrays refer to nothing.
         """
         if len(self.numbers) == 0:
-            return Columns.empty(len(channels)).with_key(channels)
+            return Columns.empty_columns(len(channels)).with_key(channels)
         at_safe, known_pages = find_pages(self.numbers, channels >> PAGE_SHIFT)
         unknown = None if known_pages.all() else ~known_pages
         # Of many channels the way over a copy of the whole column is the shorter one.
@@ -141,7 +143,7 @@ class Pages:
             return b"", None
         bases = np.zeros(len(self.numbers), np.uint64)
         parts, size = [], 0
-        for index in distinct(touched).tolist():
+        for index in distinct_values(touched).tolist():
             bases[index] = size
             parts.append(self.heaps[index])
             size += len(self.heaps[index])

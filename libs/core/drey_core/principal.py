@@ -55,7 +55,7 @@ class Principal:
         """The one way to write the roles: in the audit and in error metadata: `operator,editor`."""
         return ",".join(self.role_names)
 
-    def may(self, permission: str) -> bool:
+    def has_permission(self, permission: str) -> bool:
         """Whether they hold a permission."""
         return permission in self.permissions
 
@@ -72,14 +72,14 @@ class Principal:
             if permission in limited_permissions_of((grant.role,))
         )
 
-    def require(self, permission: str, doing: str) -> None:
+    def require_permission(self, permission: str, doing: str) -> None:
         """Raise `PermissionDenied` where they do not hold it; `doing` begins the sentence."""
-        if self.may(permission):
+        if self.has_permission(permission):
             return
         holders = holders_of(permission)
         who = f"the role {' or '.join(holders)}" if holders else "a permission that nobody has"
         raise PermissionDenied(
-            f"{doing} needs {who}; {self.name} is {self._says()}",
+            f"{doing} needs {who}; {self.name} is {self._token_text()}",
             metadata={"permission": permission, "roles": self.roles_text},
         )
 
@@ -92,7 +92,7 @@ class Principal:
             metadata={"roles": self.roles_text, "pv": outside[0], "pvs": str(len(outside))},
         )
 
-    def _says(self) -> str:
+    def _token_text(self) -> str:
         if not self.limited:
             return " and ".join(self.roles) or "nobody"
         some = " and ".join(dict.fromkeys(grant.role for grant in self.limited))

@@ -55,7 +55,7 @@ from drey_core.pv_table import (
     Problems,
     PvProtocol,
     Tag,
-    malformed,
+    malformed_line,
     split_scheme,
 )
 
@@ -76,7 +76,7 @@ def parse_pvs(content: bytes) -> ParsedPvs:
     """Read a CSV of PVs. Raises `InvalidArgument` (MALFORMED_FILE, `line`) if it is not one."""
     lines, rows = _read_records(_decode_content(content))
     if not rows:
-        raise malformed(1, "the file is empty; it needs at least a header")
+        raise malformed_line(1, "the file is empty; it needs at least a header")
     problems = Problems()
     header = _Header(rows[0], lines[0])
     del lines[0], rows[0]
@@ -85,7 +85,7 @@ def parse_pvs(content: bytes) -> ParsedPvs:
     if any(size != width for size in map(len, rows)):
         good = [i for i, row in enumerate(rows) if len(row) == width]
         lines, rows = [lines[i] for i in good], [rows[i] for i in good]
-    table = _Reader(header, lines, rows, problems).table()
+    table = _Reader(header, lines, rows, problems).read_table()
     _check_duplicates(table, problems)
     sorted_problems = sorted(problems.found, key=lambda problem: problem.line)
     return ParsedPvs(table, _name_problems(sorted_problems, table), problems.total)
@@ -93,13 +93,15 @@ def parse_pvs(content: bytes) -> ParsedPvs:
 
 def _decode_content(content: bytes) -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise malformed(1, "the file is UTF-16: save it as CSV in UTF-8")
+        raise malformed_line(1, "the file is UTF-16: save it as CSV in UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # Counted over what was decoded, so that a byte order mark does not shift it.
         line = content.count(b"\n", 0, content.find(error.object[error.start :])) + 1
-        raise malformed(line, f"byte 0x{error.object[error.start]:02x} is not UTF-8") from error
+        raise malformed_line(
+            line, f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+        ) from error
 
 
 def _read_records(text: str) -> tuple[list[int], list[list[str]]]:
@@ -128,7 +130,7 @@ def _read_records(text: str) -> tuple[list[int], list[list[str]]]:
             reason = "the file ends within the quoted cell that begins in this row; is it cut off?"
         elif "field larger" in reason:
             reason = f"a cell is larger than {csv.field_size_limit()} characters"
-        raise malformed(begin, reason) from error
+        raise malformed_line(begin, reason) from error
     return lines, rows
 
 
@@ -142,7 +144,7 @@ class _Header:
         seen: dict[str, int] = {}
         for mark, what in ((";", "semicolons"), ("\t", "tabs")):
             if len(cells) == 1 and mark in cells[0]:
-                raise malformed(
+                raise malformed_line(
                     line, f"the columns are separated by {what}: save the file with commas"
                 )
         for index, cell in enumerate(cells):
@@ -151,7 +153,7 @@ class _Header:
             if not name:
                 continue
             if folded in seen:
-                raise malformed(line, f"the column {name!r} occurs twice", name)
+                raise malformed_line(line, f"the column {name!r} occurs twice", name)
             seen[folded] = index
             if folded in CANONICAL_NAMES:
                 self.at[CANONICAL_NAMES[folded]] = index
@@ -159,7 +161,7 @@ class _Header:
                 _check_group(name, line)
                 self.groups[name] = index
         if SETPOINT not in self.at and READBACK not in self.at:
-            raise malformed(line, "the header has neither a Setpoint nor a Readback column")
+            raise malformed_line(line, "the header has neither a Setpoint nor a Readback column")
 
     def check_widths(self, lines: list[int], rows: list[list[str]], problems: Problems) -> None:
         """Rows of another width than the header, and cells under a header without a name."""
@@ -169,18 +171,20 @@ class _Header:
             return
         for line, row in zip(lines, rows, strict=True):
             if len(row) != width:
-                problems.add(line, "", f"the row has {len(row)} cells, the header {width}")
+                problems.add_problem(line, "", f"the row has {len(row)} cells, the header {width}")
             elif nameless:
                 for index in nameless:
                     if row[index]:
-                        problems.add(line, f"#{index + 1}", "a value in a column without a name")
+                        problems.add_problem(
+                            line, f"#{index + 1}", "a value in a column without a name"
+                        )
 
 
 def _check_group(name: str, line: int) -> None:
     if len(name.encode()) > MAX_TAG_BYTES:
-        raise malformed(line, f"a column's name is longer than {MAX_TAG_BYTES} bytes", name)
+        raise malformed_line(line, f"a column's name is longer than {MAX_TAG_BYTES} bytes", name)
     if problem := text_problem(name):
-        raise malformed(line, f"the name of the column {name!r} {problem}", name)
+        raise malformed_line(line, f"the name of the column {name!r} {problem}", name)
 
 
 class _Reader:
@@ -198,7 +202,7 @@ class _Reader:
         ]
         self._problems = problems
 
-    def table(self) -> FileTable:
+    def read_table(self) -> FileTable:
         protocol = self._parsed_column(PROTOCOL, parse_protocol, PvProtocol.UNSPECIFIED)
         setpoint = self._address_column(SETPOINT)
         readback = self._address_column(READBACK)
@@ -209,7 +213,7 @@ class _Reader:
             columns |= {PROTOCOL}
         for line, s, r in zip(self._lines, setpoint, readback, strict=True):
             if not s and not r:
-                self._problems.add(line, SETPOINT, "Setpoint and Readback are both empty")
+                self._problems.add_problem(line, SETPOINT, "Setpoint and Readback are both empty")
         given = self._address_column(NAME)
         name = [g or s or r for g, s, r in zip(given, setpoint, readback, strict=True)]
         tolerances = [self._tolerance_column(column) for column in TOLERANCES]
@@ -247,7 +251,7 @@ class _Reader:
         cells = [cell.strip() for cell in given]
         for index, problem in enumerate(map(name_problem, cells)):
             if problem is not None and cells[index]:
-                self._problems.add(
+                self._problems.add_problem(
                     self._lines[index], column, f"{short_cell(cells[index])} {problem}"
                 )
         return cells
@@ -264,11 +268,11 @@ class _Reader:
             scheme_seen = True
             addresses[index] = rest or address
             if not rest:
-                self._problems.add(
+                self._problems.add_problem(
                     self._lines[index], column, f"{short_cell(address)} names no channel"
                 )
             elif protocols[index] not in (PvProtocol.UNSPECIFIED, protocol):
-                self._problems.add(
+                self._problems.add_problem(
                     self._lines[index],
                     column,
                     f"{short_cell(address)} says {protocol.name.lower()}, the row says"
@@ -286,9 +290,9 @@ class _Reader:
             return cells
         for line, cell in zip(self._lines, cells, strict=True):
             if cell and len(cell) * 4 > limit and len(cell.encode()) > limit:
-                self._problems.add(line, column, f"the text is longer than {limit} bytes")
+                self._problems.add_problem(line, column, f"the text is longer than {limit} bytes")
             elif problem := text_problem(cell, multiline=multiline):
-                self._problems.add(line, column, f"the text {problem}")
+                self._problems.add_problem(line, column, f"the text {problem}")
         return cells
 
     def _parsed_column(self, column: str, parse: Callable[[str], T], default: T) -> list[T]:
@@ -311,7 +315,7 @@ class _Reader:
         if wrong:
             for line, cell in zip(self._lines, cells, strict=True):
                 if cell in wrong:
-                    self._problems.add(line, column, wrong[cell])
+                    self._problems.add_problem(line, column, wrong[cell])
 
     def _tolerance_column(self, column: str) -> F8:
         return np.array(self._parsed_column(column, parse_tolerance, 0.0), np.float64)
@@ -330,7 +334,7 @@ class _Reader:
             policy = Policy(**given) if given else NO_POLICY
             low, high = policy.allowed_low, policy.allowed_high
             if low is not None and high is not None and low > high:
-                self._problems.add(line, "Restore Allowed Low", "the range is upside down")
+                self._problems.add_problem(line, "Restore Allowed Low", "the range is upside down")
             out.append(NO_POLICY if policy == NO_POLICY else policy)
         return out
 
@@ -358,7 +362,7 @@ class _Reader:
         if any(len(found_tags) > MAX_TAGS for found_tags in known_tags.values()):
             for line, found_tags in zip(self._lines, tags, strict=True):
                 if len(found_tags) > MAX_TAGS:
-                    self._problems.add(line, "", f"a PV can carry {MAX_TAGS} tags at most")
+                    self._problems.add_problem(line, "", f"a PV can carry {MAX_TAGS} tags at most")
         return tags
 
 
@@ -379,7 +383,7 @@ def _check_duplicates(table: FileTable, problems: Problems) -> None:
     for line, name in zip(table.line, table.name, strict=True):
         if name and first.setdefault(name, line) != line:
             message = f"{name} is in line {first[name]} already"
-            problems.add(line, NAME if NAME in table.columns else SETPOINT, message)
+            problems.add_problem(line, NAME if NAME in table.columns else SETPOINT, message)
 
 
 def _name_problems(problems: list[CellProblem], table: FileTable) -> list[CellProblem]:

@@ -122,7 +122,7 @@ class Problems:
     found: list[CellProblem] = field(default_factory=list)
     total: int = 0
 
-    def add(
+    def add_problem(
         self, line: int, column: str, message: str, *, reason: Reason = Reason.INVALID_FIELD
     ) -> None:
         """Note one problem."""
@@ -131,7 +131,7 @@ class Problems:
             self.found.append(CellProblem(line, column, message, reason=reason))
 
 
-def malformed(line: int, message: str, column: str = "") -> InvalidArgument:
+def malformed_line(line: int, message: str, column: str = "") -> InvalidArgument:
     """The refusal of a whole file that cannot be read from `line` on."""
     return InvalidArgument(
         f"line {line}: {message}",

@@ -14,7 +14,7 @@ _BETWEEN = "\0"
 """Stands between the fields of one PV, so that nothing matches across two of them."""
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a search text, case folded, in order, each once."""
     return list(dict.fromkeys(text.casefold().split()))
 
@@ -29,9 +29,9 @@ class SearchIndex:
     def __len__(self) -> int:
         return len(self._texts)
 
-    def mask(self, text: str) -> NDArray[np.bool_]:
+    def matching_mask(self, text: str) -> NDArray[np.bool_]:
         """Which PVs have every word of `text` in some field; shape (n,). No words: all."""
-        asked = words(text)
+        asked = split_words(text)
         wild = [word for word in asked if "*" in word or "?" in word]
         # What of a word is no wildcard has to occur as it is: quickly asked, and it leaves few.
         plain = {part for word in asked for part in re.split(r"[*?]", word) if part}

@@ -55,11 +55,11 @@ class Selector:
         return bool(self.globs or self.scope or len(self.names) > 1000 or inner)
 
     @property
-    def explicit(self) -> bool:
+    def names_explicitly(self) -> bool:
         """Whether it names PVs, rather than narrowing all of them down."""
         return bool(self.names or self.ids or self.numbers or self.globs or self.scope)
 
-    def validate(self, path: str = "selector") -> None:
+    def validate_selector(self, path: str = "selector") -> None:
         """Refuse a selector that says nothing, contradicts itself or nests too deep.
 
         Raises `InvalidArgument` with the field: EMPTY_SELECTOR or INVALID_FIELD. An `excluding`
@@ -70,10 +70,10 @@ class Selector:
     def _validate_part(self, path: str, depth: int) -> None:
         if depth > MAX_NESTING:
             raise _invalid_selector(f"{path}: selectors nest deeper than {MAX_NESTING}", path)
-        if not (self.all or self.explicit or self.devices or self.tags):
+        if not (self.all or self.names_explicitly or self.devices or self.tags):
             message = f"{path} says nothing; say `all` for every PV"
             raise _invalid_selector(message, path, Reason.EMPTY_SELECTOR)
-        if self.all and self.explicit:
+        if self.all and self.names_explicitly:
             message = f"{path}: `all` excludes names, ids, numbers, globs and scope"
             raise _invalid_selector(message, f"{path}.all")
         for i, glob in enumerate(self.globs):
@@ -166,31 +166,31 @@ class SelectorIndex:
     def __len__(self) -> int:
         return len(self.names)
 
-    def select(
+    def select_rows(
         self, selector: Selector, *, allow_unknown: bool = False, path: str = "selector"
     ) -> Selection:
         """The PVs that a selector chooses, duplicates collapsed.
 
         An unknown name, id, number, tag group or tag raises `NotFound`, with all of them in the
         text up to ten, or is listed in `not_found` with `allow_unknown`. Devices and globs that
-        nothing matches are no error. Raises `InvalidArgument` as `Selector.validate` and for
-        malformed ids, `NotFound` for an unknown scope.
+        nothing matches are no error. Raises `InvalidArgument` as `Selector.validate_selector` and
+        for malformed ids, `NotFound` for an unknown scope.
         """
-        selector.validate(path)
+        selector.validate_selector(path)
         missing: dict[str, str] = {}
         mask = self._choose_mask(selector, path, missing, 1)
         if missing and not allow_unknown:
             raise _not_found(missing)
         return Selection(mask, list(missing))
 
-    def search(self, text: str) -> Mask:
+    def search_mask(self, text: str) -> Mask:
         """Which PVs have all words of `text` in name, device or description; see `SearchIndex`."""
-        return self._search_index.mask(text)
+        return self._search_index.matching_mask(text)
 
     def _choose_mask(
         self, selector: Selector, path: str, missing: dict[str, str], depth: int
     ) -> Mask:
-        if selector.explicit:
+        if selector.names_explicitly:
             mask = np.zeros(len(self), bool)
             self._choose_names(selector.names, f"{path}.names", mask, missing)
             self._choose_ids(selector.ids, f"{path}.ids", mask, missing)
@@ -284,7 +284,7 @@ class SelectorIndex:
                 field=path,
                 metadata={"resource": "scope", "id": scope},
             )
-        inner.validate(path)
+        inner.validate_selector(path)
         return self._choose_mask(inner, path, missing, depth + 1)
 
     def _device_mask(self, devices: Sequence[str]) -> Mask:

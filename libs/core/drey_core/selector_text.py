@@ -35,5 +35,5 @@ def parse_selectors(text: str) -> tuple[Selector, ...]:
     if devices:
         selectors.append(Selector(devices=tuple(devices)))
     for selector in selectors:
-        selector.validate()
+        selector.validate_selector()
     return tuple(selectors)

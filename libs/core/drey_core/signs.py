@@ -19,7 +19,7 @@ class SignsOfLife:
         self._last: dict[int, tuple[Hashable, int]] = {}
         self._changed: dict[int, int] = {}
 
-    def see(self, shard: int, sign: Hashable, now: int) -> None:
+    def see_sign(self, shard: int, sign: Hashable, now: int) -> None:
         """Look at the sign of a shard, whatever it is, at `now`."""
         last = self._last.get(shard)
         self._last[shard] = sign, now

@@ -25,7 +25,7 @@ class SlotSequences:
         self._numbers = np.zeros(0, np.int64)
         self._changed = np.zeros((0, PAGE_SLOTS), np.int64)
 
-    def grow(self, numbers: I8) -> None:
+    def grow_pages(self, numbers: I8) -> None:
         """Make room for further pages, nothing of which has changed."""
         merged = np.union1d(self._numbers, numbers)
         changed = np.zeros((len(merged), PAGE_SLOTS), np.int64)
@@ -44,7 +44,7 @@ class SlotSequences:
         """Sequences begin anew, and nothing has changed yet."""
         self._changed[:] = 0
 
-    def ages(self, numbers: I8, sequence: int) -> Ages:
+    def ages_since(self, numbers: I8, sequence: int) -> Ages:
         """How many batches ago each slot of some of the pages changed, as of batch `sequence`;
         shape (n, 256)."""
         changed = self._changed[np.searchsorted(self._numbers, numbers)]

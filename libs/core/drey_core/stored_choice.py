@@ -29,21 +29,21 @@ class Chooser:
         self._index, self._today = index, today
         self.not_found: list[str] = []
 
-    def choose(self, selector: Selector, path: str = "selector") -> Mask:
+    def choose_rows(self, selector: Selector, path: str = "selector") -> Mask:
         """Which PVs of the index are chosen; what nothing has is added to `not_found`.
 
         Raises `InvalidArgument` for a selector that is wrong in itself.
         """
-        selector.validate(path)
+        selector.validate_selector(path)
         return self._choose_part(selector, path)
 
     def _choose_part(self, selector: Selector, path: str) -> Mask:
         plain = replace(selector, ids=(), scope="", tags=(), excluding=None)
         by_identity = bool(selector.ids or selector.scope)
-        if plain.all or plain.explicit or not by_identity:
-            if not (plain.all or plain.explicit or plain.devices):
+        if plain.all or plain.names_explicitly or not by_identity:
+            if not (plain.all or plain.names_explicitly or plain.devices):
                 plain = Selector(all=True)
-            selection = self._index.select(plain, allow_unknown=True, path=path)
+            selection = self._index.select_rows(plain, allow_unknown=True, path=path)
             mask = selection.mask.copy()
             self.not_found += selection.not_found
         else:
@@ -52,7 +52,7 @@ class Chooser:
             named = self._of_today(Selector(ids=selector.ids, scope=selector.scope), path)
             if selector.devices:
                 devices = Selector(devices=selector.devices)
-                named &= self._index.select(devices, path=path).mask
+                named &= self._index.select_rows(devices, path=path).mask
             mask |= named
         for tag in selector.tags:
             mask &= self._of_today(Selector(tags=(tag,)), path)

@@ -36,7 +36,7 @@ class NumberDifference:
     deviation: F8
 
 
-def margin(stored: F8, absolute: F8, relative: F8) -> F8:
+def tolerance_margin(stored: F8, absolute: F8, relative: F8) -> F8:
     """`absolute + relative * |stored|`, without the NaN of 0 times infinity."""
     with np.errstate(invalid="ignore", over="ignore"):
         bound = np.asarray(absolute + relative * np.abs(stored), np.float64)
@@ -58,7 +58,7 @@ def number_difference(
     with np.errstate(invalid="ignore", over="ignore"):
         delta = b - a
         equal = (a == b) | (np.isnan(a) & np.isnan(b))
-        bound = margin(a, absolute, relative)
+        bound = tolerance_margin(a, absolute, relative)
         # A finite difference is one of finite numbers.
         within = np.isfinite(delta) & (np.abs(delta) <= bound)
         infinite = np.isinf(delta)
@@ -83,7 +83,7 @@ def _mend_overflow(a: F8, b: F8, absolute: F8, relative: F8, infinite: Mask, wit
     """Decide pairs of finite numbers whose difference overflows by a quarter of everything."""
     rows = np.flatnonzero(infinite & np.isfinite(a) & np.isfinite(b))
     if len(rows):
-        quarter = margin(a[rows] / 4, absolute[rows] / 4, relative[rows])
+        quarter = tolerance_margin(a[rows] / 4, absolute[rows] / 4, relative[rows])
         within[rows] = np.abs(a[rows] / 4 - b[rows] / 4) <= quarter
 
 

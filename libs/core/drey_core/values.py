@@ -337,7 +337,7 @@ class Columns:
         return len(self.key)
 
     @classmethod
-    def empty(cls, n: int = 0) -> Columns:
+    def empty_columns(cls, n: int = 0) -> Columns:
         """n rows of absent channels, key 0, writable."""
         return cls(
             key=np.zeros(n, np.int64),
@@ -355,7 +355,7 @@ class Columns:
     @classmethod
     def from_values(cls, key: I8, values: Sequence[object], kinds: Sequence[int | None]) -> Columns:
         """Columns with `kind`, `data` and heap filled from Python values; for the edge only."""
-        out = cls.empty(len(values))
+        out = cls.empty_columns(len(values))
         heap = bytearray()
         for i, (value, kind) in enumerate(zip(values, kinds, strict=True)):
             code, data = encode_value(value, kind)
@@ -367,7 +367,7 @@ class Columns:
                 out.data[i] = data
         return replace(out, key=key, heap=bytes(heap))
 
-    def take(self, rows: NDArray[Any]) -> Columns:
+    def take_rows(self, rows: NDArray[Any]) -> Columns:
         """The given rows (indices or mask), sharing this heap: no heap copy is made."""
         return Columns(
             self.key[rows],
@@ -395,7 +395,7 @@ class Columns:
         """The heap bytes of one row that is a string or an array."""
         return self.heap[heap_slice(int(self.data[row]))]
 
-    def compacted(self) -> Columns:
+    def compact_heap(self) -> Columns:
         """The same rows, their heap holding what they refer to and nothing else."""
         if not self.heap:
             return self
@@ -412,12 +412,12 @@ class Columns:
         return decode_value(int(self.kind[row]), int(self.data[row]), self.heap)
 
     @classmethod
-    def concat(cls, parts: Sequence[Columns]) -> Columns:
+    def concat_columns(cls, parts: Sequence[Columns]) -> Columns:
         """All rows of `parts` in order, heaps joined and references moved."""
         if len(parts) == 1:
             return parts[0]
         if not parts:
-            return cls.empty()
+            return cls.empty_columns()
         datas, offset = [], 0
         for part in parts:
             moved = np.where(heap_mask(part.kind), part.data + np.uint64(offset), part.data)

@@ -30,11 +30,11 @@ from drey_core.wire_values import (
     ValueEncoder,
     ValueSource,
     cut_rows,
+    encode_varint,
     equal_groups,
     object_array,
     value_parts,
-    varint,
-    wrap,
+    wrap_payload,
 )
 
 _FEW = 4096
@@ -49,7 +49,7 @@ _SETPOINT_FIELD = 3
 _READBACK_FIELD = 4
 
 _HEADS = np.empty(4096, object)
-_HEADS[:] = [_ROW_TAG + varint(length) for length in range(4096)]
+_HEADS[:] = [_ROW_TAG + encode_varint(length) for length in range(4096)]
 
 
 class RowEncoder:
@@ -64,7 +64,9 @@ class RowEncoder:
         encoded = [name.encode(errors="replace") for name in names]
         tails = np.asarray(numbers, "<u8").tobytes()
         parts = [
-            b"".join((_NAME_TAG, varint(len(name)), name, _NUMBER_TAG, tails[offset : offset + 8]))
+            b"".join(
+                (_NAME_TAG, encode_varint(len(name)), name, _NUMBER_TAG, tails[offset : offset + 8])
+            )
             for name, offset in zip(encoded, range(0, 8 * len(encoded), 8), strict=True)
         ]
         self._parts = object_array(parts)
@@ -75,7 +77,7 @@ class RowEncoder:
         self._prefix_for = np.full(len(parts), -1, np.int64)
         self._values = ValueEncoder()
 
-    def encode(
+    def encode_rows(
         self,
         pv_index: I8,
         setpoint: Columns | None,
@@ -163,9 +165,15 @@ class RowEncoder:
             chosen = rows[group]
             kind = int(source.code[chosen[0]])
             if kind == SLOW_CODE:
-                values = self._values.many(source.columns, chosen, labels)
+                values = self._values.encode_many(source.columns, chosen, labels)
                 out[group] = object_array(
-                    list(map(wrap, repeat(field), map(add, source.heads(chosen), values)))
+                    list(
+                        map(
+                            wrap_payload,
+                            repeat(field),
+                            map(add, source.encode_heads(chosen), values),
+                        )
+                    )
                 )
             else:
                 out[group] = cut_rows(_row_matrix([field], [kind], [(field, source)], chosen, 0))
@@ -182,7 +190,7 @@ class RowEncoder:
             if int(length.max()) < len(_HEADS):
                 heads = _HEADS[length].tolist()
             else:
-                heads = [_ROW_TAG + varint(n) for n in length.tolist()]
+                heads = [_ROW_TAG + encode_varint(n) for n in length.tolist()]
             prefixes[stale] = object_array(list(map(add, heads, self._parts[index].tolist())))
             self._prefixes[index] = prefixes[stale]
             self._prefix_for[index] = size
@@ -202,10 +210,10 @@ class RowEncoder:
             if source.code[row] == ABSENT_CODE:
                 continue
             values = value_parts(self._names[pv], row, source, limit, labels)
-            first += wrap(field, next(values))
-            rest += [wrap(field, value) for value in values]
+            first += wrap_payload(field, next(values))
+            rest += [wrap_payload(field, value) for value in values]
         name = self._parts[pv]
-        return b"".join(wrap(1, name + body) for body in (first, *rest))
+        return b"".join(wrap_payload(1, name + body) for body in (first, *rest))
 
 
 def _is_large(body: bytes) -> bool:
@@ -231,13 +239,13 @@ def _row_matrix(
     for index, field, template in layout:
         matrix[:, start] = field << 3 | LEN_WIRE_TYPE
         matrix[:, start + 1] = template.size
-        template.write(matrix, start + 2, sources[index][1], rows)
+        template.write_rows(matrix, start + 2, sources[index][1], rows)
         start += 2 + template.size
     return matrix
 
 
-def chunk(rows: Sequence[bytes], max_bytes: int = MAX_CHUNK_BYTES) -> Iterator[bytes]:
-    """Rows as `RowEncoder.encode` gives them, joined into messages of about `max_bytes`.
+def chunk_rows(rows: Sequence[bytes], max_bytes: int = MAX_CHUNK_BYTES) -> Iterator[bytes]:
+    """Rows as `RowEncoder.encode_rows` gives them, joined into messages of about `max_bytes`.
 
     A message exceeds `max_bytes` only by one row field that is larger in itself; rows that were
     split into parts are taken apart here.

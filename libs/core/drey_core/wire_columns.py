@@ -14,7 +14,7 @@ from drey_core.values import (
     Kind,
     heap_ref,
 )
-from drey_core.wire_values import MAX_CHUNK_BYTES, varint, wrap
+from drey_core.wire_values import MAX_CHUNK_BYTES, encode_varint, wrap_payload
 
 
 def encode_columns(
@@ -24,7 +24,7 @@ def encode_columns(
 
     `freshness` of live values, None for stored ones. The heap is laid out anew if it has gaps.
     """
-    compacted = columns.compacted()
+    compacted = columns.compact_heap()
     has_value = columns.kind != Kind.NONE
     severity = np.minimum(columns.severity, 0xFE) + np.uint8(1)
     status = np.minimum(columns.status, 0xFFFE) + np.uint16(1)
@@ -43,11 +43,11 @@ def encode_columns(
         (12, compacted.data, "<u8"),
     )
     fields = [
-        wrap(field, np.ascontiguousarray(column, dtype).tobytes())
+        wrap_payload(field, np.ascontiguousarray(column, dtype).tobytes())
         for field, column, dtype in packed
         if len(column)
     ]
-    return b"".join((*fields, wrap(13, compacted.heap)))
+    return b"".join((*fields, wrap_payload(13, compacted.heap)))
 
 
 _COLUMN_ROW_BYTES = 48
@@ -72,7 +72,7 @@ def column_chunks(
         begin = int(ends[first] - sizes[first])
         last = max(int(np.searchsorted(ends, begin + max_bytes, side="right")), first + 1)
         rows = np.arange(first, last)
-        taken = columns.take(rows)
+        taken = columns.take_rows(rows)
         fresh = None if freshness is None else freshness[rows]
         if int(lengths[first]) > MAX_CHUNK_BYTES:
             yield from _column_parts(pv_numbers[rows], roles[rows], taken, fresh)
@@ -87,6 +87,6 @@ def _column_parts(numbers: I8, roles: U1, one: Columns, freshness: U1 | None) ->
     for first in range(0, len(raw), MAX_CHUNK_BYTES):
         heap = raw[first : first + MAX_CHUNK_BYTES]
         data = np.array([heap_ref(0, len(heap))], np.uint64)
-        part = b"\x08" + varint(first) + b"\x10" + varint(len(raw))
+        part = b"\x08" + encode_varint(first) + b"\x10" + encode_varint(len(raw))
         whole = encode_columns(numbers, roles, replace(one, data=data, heap=heap), freshness)
-        yield whole + wrap(14, part)
+        yield whole + wrap_payload(14, part)

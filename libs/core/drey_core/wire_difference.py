@@ -20,10 +20,10 @@ from drey_core.wire_values import (
     ValueSource,
     cut_rows,
     encode_values,
+    encode_varint,
     equal_groups,
     value_parts,
-    varint,
-    wrap,
+    wrap_payload,
 )
 
 _ROW, _NAME, _DEVICE, _REFERENCE, _CELL = 1, 1, 3, 4, 6
@@ -76,7 +76,7 @@ class _Heads(dict[int, bytes]):
         self._tag = bytes((field << 3 | 2,))
 
     def __missing__(self, size: int) -> bytes:
-        head = self[size] = self._tag + varint(size)
+        head = self[size] = self._tag + encode_varint(size)
         return head
 
 
@@ -87,7 +87,7 @@ class _Texts(dict[str, bytes]):
         self._field = field
 
     def __missing__(self, text: str) -> bytes:
-        encoded = self[text] = wrap(self._field, text.encode(errors="replace"))
+        encoded = self[text] = wrap_payload(self._field, text.encode(errors="replace"))
         return encoded
 
 
@@ -97,7 +97,7 @@ def _wrap_each(field: int, payloads: list[bytes]) -> list[bytes]:
 
 
 def encode_rows(rows: DifferenceRows) -> list[bytes]:
-    """The field `rows = 1` of each PV, in their order, for `wire.chunk` and `wrap`.
+    """The field `rows = 1` of each PV, in their order, for `wire.chunk_rows` and `wrap_payload`.
 
     An array or string is shown by its first part where all values of a row would not fit into one
     message together.
@@ -146,7 +146,7 @@ def _reference_fields(
             template = TEMPLATES[code]
             matrix = np.empty((len(index), 2 + template.size), np.uint8)
             matrix[:, 0], matrix[:, 1] = field << 3 | 2, template.size
-            template.write(matrix, 2, source, index)
+            template.write_rows(matrix, 2, source, index)
             out[index] = cut_rows(matrix)
     fields: list[bytes] = out.tolist()
     return fields
@@ -157,7 +157,7 @@ def _channel_fields(
 ) -> list[bytes]:
     """The field of one role of each row; `b""` for PVs that have no such channel."""
     layout = _Layout(channels)
-    codes = layout.codes()
+    codes = layout.layout_codes()
     out = np.empty(len(names), object)
     every = np.arange(len(names))
     for group in equal_groups(codes):
@@ -169,7 +169,7 @@ def _channel_fields(
             encoded = _one_by_one(field, channels, index, names, shown)
             out[index] = np.fromiter(encoded, object, len(encoded))
         else:
-            out[index] = cut_rows(layout.matrix(field, index, code & 7))
+            out[index] = cut_rows(layout.layout_matrix(field, index, code & 7))
     fields: list[bytes] = out.tolist()
     return fields
 
@@ -185,7 +185,7 @@ class _Layout:
         self._other = None if other is None else _value_source(other.columns, other.freshness)
         self._figures = [getattr(self._comparison, name) for _, name in _FIGURES]
 
-    def codes(self) -> I8:
+    def layout_codes(self) -> I8:
         """What decides on the layout: the kind of the value, and in three bits the figures."""
         comparison = self._comparison
         codes = np.zeros(len(comparison), np.int64)
@@ -201,13 +201,13 @@ class _Layout:
         codes[comparison.cls == 0] = _NOTHING
         return codes
 
-    def matrix(self, field: int, offsets: I8, figures: int) -> U1:
+    def layout_matrix(self, field: int, offsets: I8, figures: int) -> U1:
         """The fields of rows of one code, shape (m, bytes of a field)."""
         template = None
         if self._other is not None and self._other.code[offsets[0]] != ABSENT_CODE:
             template = TEMPLATES[int(self._other.code[offsets[0]])]
         size = 2 + 9 * figures.bit_count() + (template.size + 2 if template else 0)
-        head = bytes((field << 3 | 2,)) + varint(size) + b"\x08"
+        head = bytes((field << 3 | 2,)) + encode_varint(size) + b"\x08"
         matrix = np.empty((len(offsets), len(head) - 1 + size), np.uint8)
         matrix[:, : len(head)] = np.frombuffer(head, np.uint8)
         matrix[:, len(head)] = self._comparison.cls[offsets]
@@ -215,7 +215,7 @@ class _Layout:
         if template is not None and self._other is not None:
             matrix[:, start] = _OTHER << 3 | 2
             matrix[:, start + 1] = template.size
-            template.write(matrix, start + 2, self._other, offsets)
+            template.write_rows(matrix, start + 2, self._other, offsets)
             start += 2 + template.size
         for bit, (tag, _) in enumerate(_FIGURES):
             if figures >> bit & 1:
@@ -233,7 +233,9 @@ def _value_source(columns: Columns, freshness: int | U1) -> ValueSource:
 def _of_rows(values: DifferenceValues, rows: I8) -> DifferenceValues:
     fresh = values.freshness
     return DifferenceValues(
-        values.columns.take(rows), values.labels, fresh if isinstance(fresh, int) else fresh[rows]
+        values.columns.take_rows(rows),
+        values.labels,
+        fresh if isinstance(fresh, int) else fresh[rows],
     )
 
 
@@ -249,7 +251,7 @@ def _one_by_one(
         other = _value_fields(_OTHER, _of_rows(channels.other, rows), called, shown)
     figures, extras = _difference_figures(comparison, rows), _difference_extras(comparison, rows)
     return [
-        wrap(field, b"".join((b"\x08", varint(c), *parts)))
+        wrap_payload(field, b"".join((b"\x08", encode_varint(c), *parts)))
         for c, *parts in zip(cls, other, figures, extras, strict=True)
     ]
 
@@ -265,7 +267,7 @@ def _value_fields(
             source = source or _value_source(columns, given.freshness)
             values[row] = next(value_parts(names[row], row, source, shown, labels))
     here = (columns.state != State.ABSENT).tolist()
-    return [wrap(field, value) if h else b"" for h, value in zip(here, values, strict=True)]
+    return [wrap_payload(field, value) if h else b"" for h, value in zip(here, values, strict=True)]
 
 
 def _difference_figures(comparison: Comparison, rows: I8) -> list[bytes]:
@@ -302,9 +304,9 @@ def _difference_extras(comparison: Comparison, rows: I8) -> list[bytes]:
         out[i] = b"".join(
             (
                 b"\x30",
-                varint(int(beyond[i])),
+                encode_varint(int(beyond[i])),
                 b"\x38",
-                varint(int(index[i])),
+                encode_varint(int(index[i])),
                 struct.pack("BB", 0x40, bool(moved[i])),
             )
         )

@@ -107,7 +107,7 @@ SLOW_CODE = 255
 """Template code of values that take the path per row: strings, enums, arrays, odd statuses."""
 
 
-def varint(number: int) -> bytes:
+def encode_varint(number: int) -> bytes:
     """`number` (not negative) as a protobuf varint."""
     out = bytearray()
     while number > 0x7F:
@@ -118,20 +118,23 @@ def varint(number: int) -> bytes:
 
 
 def _field_tag(field: int, wire_type: int) -> bytes:
-    return varint(field << 3 | wire_type)
+    return encode_varint(field << 3 | wire_type)
 
 
 _LEN_HEADS = [
-    [_field_tag(field, LEN_WIRE_TYPE) + varint(length) if field else b"" for length in range(256)]
+    [
+        _field_tag(field, LEN_WIRE_TYPE) + encode_varint(length) if field else b""
+        for length in range(256)
+    ]
     for field in range(16)
 ]
 
 
-def wrap(field_number: int, payload: bytes) -> bytes:
+def wrap_payload(field_number: int, payload: bytes) -> bytes:
     """`payload` as a length-delimited field: a message, string or bytes inside another message."""
     if len(payload) < 256 and field_number < 16:
         return _LEN_HEADS[field_number][len(payload)] + payload
-    return _field_tag(field_number, LEN_WIRE_TYPE) + varint(len(payload)) + payload
+    return _field_tag(field_number, LEN_WIRE_TYPE) + encode_varint(len(payload)) + payload
 
 
 class _Template:
@@ -169,7 +172,7 @@ class _Template:
             {"names": names, "formats": formats, "offsets": offsets, "itemsize": self.size}
         )
 
-    def write(self, matrix: U1, start: int, source: ValueSource, rows: I8 | slice) -> None:
+    def write_rows(self, matrix: U1, start: int, source: ValueSource, rows: I8 | slice) -> None:
         """Fill columns `start` to `start + size` of a matrix of bytes with the values of `rows`."""
         matrix[:, start : start + self.size] = np.frombuffer(self.constant, np.uint8)
         view: NDArray[Any] = np.ndarray(
@@ -213,27 +216,27 @@ class ValueSource:
         if present is not None:
             self.code[~present] = ABSENT_CODE
 
-    def heads(self, rows: I8) -> list[bytes]:
+    def encode_heads(self, rows: I8) -> list[bytes]:
         """Everything but `data` of some rows."""
         template = TEMPLATES[0]
         matrix = np.empty((len(rows), template.size), np.uint8)
-        template.write(matrix, 0, self, rows)
+        template.write_rows(matrix, 0, self, rows)
         out: list[bytes] = cut_rows(matrix).tolist()
         odd = (self.status[rows] > _MAX_ONE_BYTE + 1) | (self.severity[rows] > _MAX_ONE_BYTE + 1)
         for index in np.flatnonzero(odd).tolist():
-            out[index] = self.head(int(rows[index]))
+            out[index] = self.encode_head(int(rows[index]))
         return out
 
-    def head(self, row: int) -> bytes:
+    def encode_head(self, row: int) -> bytes:
         """Everything but `data` of one row; any status."""
         fresh = int(self.freshness[row]) if self.per_row else int(self.freshness)
         columns = self.columns
         return b"".join(
             (
                 b"\x08",
-                varint(int(self.severity[row])),
+                encode_varint(int(self.severity[row])),
                 b"\x10",
-                varint(int(self.status[row])),
+                encode_varint(int(self.status[row])),
                 struct.pack(
                     "<BqBqBBBBBBBB",
                     0x19,
@@ -282,7 +285,7 @@ class ValueEncoder:
         bits: bytes = (cell != 0 if kind == Kind.BOOL else cell).astype(dtype).tobytes()
         return _field_tag(_SCALAR_FIELD[kind], wire_type) + bits
 
-    def many(self, columns: Columns, rows: I8, labels: Labels | None) -> list[bytes]:
+    def encode_many(self, columns: Columns, rows: I8, labels: Labels | None) -> list[bytes]:
         """As `data`, for some rows; enums without a detour, being the most frequent."""
         triples = zip(
             rows.tolist(),
@@ -320,8 +323,8 @@ def _enum_data(index: int, labels: tuple[bytes, ...]) -> bytes:
     payload = b"\x0d" + struct.pack("<I", index & 0xFFFF_FFFF)
     label = labels[index] if index < len(labels) else b""
     if label:
-        payload += wrap(2, label.decode(errors="replace").encode())
-    return wrap(_ENUM_FIELD, payload)
+        payload += wrap_payload(2, label.decode(errors="replace").encode())
+    return wrap_payload(_ENUM_FIELD, payload)
 
 
 def _is_utf8(raw: bytes) -> bool:
@@ -333,11 +336,13 @@ def _is_utf8(raw: bytes) -> bool:
 
 
 def _string_data(raw: bytes) -> bytes:
-    return wrap(_STRING_FIELD if _is_utf8(raw) else _RAW_STRING_FIELD, raw)
+    return wrap_payload(_STRING_FIELD if _is_utf8(raw) else _RAW_STRING_FIELD, raw)
 
 
 def _string_array(strings: Sequence[bytes], valid: bool) -> bytes:
-    return wrap(_ARRAY_FIELD[Kind.STRING], b"".join(wrap(1 if valid else 2, s) for s in strings))
+    return wrap_payload(
+        _ARRAY_FIELD[Kind.STRING], b"".join(wrap_payload(1 if valid else 2, s) for s in strings)
+    )
 
 
 def _array_data(kind: int, raw: bytes) -> bytes:
@@ -348,20 +353,27 @@ def _array_data(kind: int, raw: bytes) -> bytes:
         strings = unpack_strings(raw)
         return _string_array(strings, all(map(_is_utf8, strings)))
     if element == Kind.UINT8:
-        return wrap(field, raw)
+        return wrap_payload(field, raw)
     if element == Kind.BOOL:
         raw = (np.frombuffer(raw, np.uint8) != 0).tobytes()
     wide = _ELEMENT_WIRE.get(element)
     if wide is not None:
         raw = np.frombuffer(raw, ELEMENT_DTYPE[element]).astype(wide).tobytes()
-    return wrap(field, wrap(1, raw) if raw else b"")
+    return wrap_payload(field, wrap_payload(1, raw) if raw else b"")
 
 
 def _extract_data(raw: bytes, elements: bytes) -> bytes:
     """The `data` field of an extract with these heap bytes, of which `elements` are sent."""
     total, decimation, step = EXTRACT_HEAD.unpack_from(raw)
-    head = b"\x08" + varint(total) + b"\x10" + varint(decimation) + b"\x18" + varint(step)
-    return wrap(_EXTRACT_FIELD, head + wrap(4, elements))
+    head = (
+        b"\x08"
+        + encode_varint(total)
+        + b"\x10"
+        + encode_varint(decimation)
+        + b"\x18"
+        + encode_varint(step)
+    )
+    return wrap_payload(_EXTRACT_FIELD, head + wrap_payload(4, elements))
 
 
 def _array_parts(kind: int, raw: bytes, limit: int) -> Iterator[tuple[int, int, bytes]]:
@@ -398,7 +410,7 @@ def _string_parts(raw: bytes, limit: int) -> Iterator[tuple[int, int, bytes]]:
         end = min(first + limit, len(raw))
         while field == _STRING_FIELD and end < len(raw) and raw[end] & 0xC0 == 0x80:
             end -= 1
-        yield first, len(raw), wrap(field, raw[first:end])
+        yield first, len(raw), wrap_payload(field, raw[first:end])
         first = end
 
 
@@ -408,7 +420,10 @@ def _unsent_data(name: str, size: int) -> bytes:
         f"a string within the array of {name} has {size} bytes, more than fit into one message;"
         " have the IOC serve it as a PV of its own"
     )
-    return wrap(_UNSENT_FIELD, b"\x08" + varint(Reason.VALUE_TOO_LARGE) + wrap(3, text.encode()))
+    return wrap_payload(
+        _UNSENT_FIELD,
+        b"\x08" + encode_varint(Reason.VALUE_TOO_LARGE) + wrap_payload(3, text.encode()),
+    )
 
 
 def value_parts(
@@ -419,7 +434,7 @@ def value_parts(
     Any value can be given, and none raises: arrays and strings are split, and an array with a
     string above `MAX_ELEMENT_BYTES`, which no split makes small enough, is an error of this value.
     """
-    columns, head = source.columns, source.head(row)
+    columns, head = source.columns, source.encode_head(row)
     kind = int(columns.kind[row])
     raw = columns.heap_bytes(row) if heap_mask(columns.kind[row : row + 1])[0] else b""
     elements = raw[EXTRACT_HEAD.size :] if kind & EXTRACT else raw
@@ -437,10 +452,10 @@ def value_parts(
     else:
         pieces = _string_parts(raw, limit)
     for first, total, data in pieces:
-        part = b"\x08" + varint(first) + b"\x10" + varint(total)
+        part = b"\x08" + encode_varint(first) + b"\x10" + encode_varint(total)
         if kind & EXTRACT:
             data = _extract_data(raw, data)
-        yield head + wrap(_PART_FIELD, part) + data
+        yield head + wrap_payload(_PART_FIELD, part) + data
 
 
 def cut_rows(matrix: U1) -> NDArray[Any]:
@@ -480,12 +495,12 @@ def encode_values(
         rows = every[group]
         kind = int(source.code[rows[0]])
         if kind == SLOW_CODE:
-            data = encoder.many(columns, rows, labels)
-            out[rows] = object_array(list(map(add, source.heads(rows), data)))
+            data = encoder.encode_many(columns, rows, labels)
+            out[rows] = object_array(list(map(add, source.encode_heads(rows), data)))
         else:
             template = TEMPLATES[kind]
             matrix = np.empty((len(rows), template.size), np.uint8)
-            template.write(matrix, 0, source, rows)
+            template.write_rows(matrix, 0, source, rows)
             out[rows] = cut_rows(matrix)
     encoded: list[bytes] = out.tolist()
     return encoded

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from drey_machine import client
-from drey_machine.ioc import Serving, serve, serve_rehearsal, write_atomically
+from drey_machine.ioc import Serving, serve_ioc, serve_rehearsal, write_atomically
 from drey_machine.rehearsed import SimMachine
 from drey_stack.ports import LOOPBACK
 
@@ -25,18 +25,18 @@ def _serve_command(argv: list[str]) -> None:
     parser.add_argument("--interface", default=LOOPBACK, help="address to serve at")
     args = parser.parse_args(argv)
     args.folder = args.folder.absolute()
-    serve(Serving(**vars(args)))
+    serve_ioc(Serving(**vars(args)))
 
 
 def _rehearse_command(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m drey_machine rehearse")
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--channels", type=Path, required=True, help="JSON, of SimMachine.write")
+    parser.add_argument("--channels", type=Path, required=True, help="of SimMachine.write_file")
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
     parser.add_argument("--repeater-port", type=int, default=0, help="0: a free one")
     args = parser.parse_args(argv)
     what = Serving(args.folder.absolute(), port=args.port, repeater_port=args.repeater_port)
-    serve_rehearsal(what, SimMachine.read(args.channels))
+    serve_rehearsal(what, SimMachine.read_file(args.channels))
 
 
 def _disturb_command(argv: list[str]) -> None:
@@ -46,7 +46,7 @@ def _disturb_command(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(argv)
     plant = client.use_machine(args.folder)
-    for name in asyncio.run(client.disturb(plant, args.count, args.seed)):
+    for name in asyncio.run(client.disturb_plant(plant, args.count, args.seed)):
         print(name)
 
 
@@ -64,7 +64,7 @@ def _read_command(argv: list[str]) -> None:
         names = plant.setpoints
     else:
         names = args.names_from.read_text(encoding="utf-8").split()
-    values = asyncio.run(client.read(names, args.timeout))
+    values = asyncio.run(client.read_channels(names, args.timeout))
     write_atomically(args.json, json.dumps(values).encode())
 
 
@@ -76,7 +76,7 @@ def _write_command(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     client.use_machine(args.folder)
     values = json.loads(args.values_from.read_bytes())
-    print(json.dumps(asyncio.run(client.write(values, args.timeout))))
+    print(json.dumps(asyncio.run(client.write_channels(values, args.timeout))))
 
 
 def main() -> None:

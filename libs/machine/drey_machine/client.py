@@ -14,7 +14,7 @@ from typing import Any
 from drey_machine.plant import MAGNET, Plant
 
 
-def describe(folder: Path) -> dict[str, Any]:
+def describe_machine(folder: Path) -> dict[str, Any]:
     """The running machine's `machine.json`; FileNotFoundError when none is ready there."""
     content: dict[str, Any] = json.loads((folder / "machine.json").read_bytes())
     return content
@@ -22,14 +22,14 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def use_machine(folder: Path) -> Plant:
     """Point this process's CA client at the machine in `folder`."""
-    machine = describe(folder)
+    machine = describe_machine(folder)
     for key in [key for key in os.environ if key.startswith("EPICS_")]:
         del os.environ[key]
     os.environ.update(machine["env"])
     return Plant(machine["pvs"], machine["seed"])
 
 
-async def read(names: Sequence[str], seconds: float = 20.0) -> dict[str, dict[str, Any]]:
+async def read_channels(names: Sequence[str], seconds: float = 20.0) -> dict[str, dict[str, Any]]:
     """Read channels: name → value, severity, status, time_ns; or name → error.
 
     A value is a number, a string (bytes that aren't UTF-8 replaced, as aioca does), or a list;
@@ -61,7 +61,7 @@ def _plain_value(value: Any) -> Any:
     return value.tolist()
 
 
-async def write(values: dict[str, Any], seconds: float = 20.0) -> dict[str, str]:
+async def write_channels(values: dict[str, Any], seconds: float = 20.0) -> dict[str, str]:
     """Write channels with completion: name → "" or what went wrong."""
     import aioca
 
@@ -72,7 +72,7 @@ async def write(values: dict[str, Any], seconds: float = 20.0) -> dict[str, str]
     return {n: "" if r.ok else str(r) for n, r in zip(names, results, strict=True)}
 
 
-async def disturb(plant: Plant, count: int, seed: int, seconds: float = 20.0) -> list[str]:
+async def disturb_plant(plant: Plant, count: int, seed: int, seconds: float = 20.0) -> list[str]:
     """Move `count` magnets by 1 to 5 A, each, within their limits; returns their setpoints.
 
     ValueError when there are fewer magnets; RuntimeError when a write fails.

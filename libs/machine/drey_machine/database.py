@@ -82,7 +82,7 @@ class RecordDatabase:
             kind: getattr(self, f"_add_{kind}") for kind in plant.counts if kind != "dead"
         }
 
-    def text(self) -> bytes:
+    def database_text(self) -> bytes:
         """The whole database. Bytes, since one record holds a string that isn't UTF-8."""
         self._out.clear()
         for row in self._plant.rows:

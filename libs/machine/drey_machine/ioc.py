@@ -68,13 +68,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
-def serve(what: Serving) -> None:
+def serve_ioc(what: Serving) -> None:
     """Serve a plant until SIGTERM or SIGINT; ends the process. See `_serve_records`."""
     plant = Plant(what.pvs, what.seed)
     what.folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(what.folder / "machine.csv", plant.csv().encode())
+    write_atomically(what.folder / "machine.csv", plant.catalog_csv().encode())
     database = RecordDatabase(plant, what.rate, what.fast_share, what.variant)
-    _serve_records(what, database.text(), (), _describe_plant(what, plant))
+    _serve_records(what, database.database_text(), (), _describe_plant(what, plant))
 
 
 def serve_rehearsal(what: Serving, machine: SimMachine) -> None:
@@ -127,8 +127,8 @@ def _describe_plant(what: Serving, plant: Plant) -> dict[str, Any]:
         "channels": len(plant.setpoints) + len(plant.readbacks),
         "csv": "machine.csv",
         "kinds": plant.counts,
-        "dead": plant.dead,
-        "refused": plant.refused,
+        "dead": plant.dead_addresses,
+        "refused": plant.refused_addresses,
     }
 
 
@@ -141,7 +141,7 @@ def _start_ioc(folder: Path, database: bytes) -> Any:
     own = Path("dbd")
     own.mkdir(exist_ok=True)
     (own / "menuScan.dbd").write_text(MENU_SCAN, encoding="ascii")
-    (own / "motor.dbd").write_text(motor.definition(base_dbd), encoding="utf-8")
+    (own / "motor.dbd").write_text(motor.motor_definition(base_dbd), encoding="utf-8")
     (own / "access.acf").write_text(ACCESS, encoding="ascii")
     (own / "machine.db").write_bytes(database)
 
@@ -154,7 +154,7 @@ def _start_ioc(folder: Path, database: bytes) -> Any:
     _check_status(ioc.dbLoadDatabase(b"base.dbd", path, None), "base.dbd")
     _check_status(ioc.registerRecordDeviceDriver(ioc.pdbbase), "record support")
     _check_status(ioc.dbLoadDatabase(b"motor.dbd", path, None), "motor.dbd")
-    motor.register(core, ioc.pdbbase)
+    motor.register_motor(core, ioc.pdbbase)
     _check_status(core.asSetFilename(str(own / "access.acf").encode()), "access.acf")
     _check_status(ioc.dbLoadRecords(str(own / "machine.db").encode(), None), "machine.db")
     _check_status(ioc.iocInit(), "iocInit")

@@ -47,7 +47,7 @@ class Machine:
         self._process: Process | None = None
 
     @property
-    def env(self) -> dict[str, str]:
+    def client_environment(self) -> dict[str, str]:
         """What a client's environment needs to see this machine, and only it."""
         return client_env(self.port, self.repeater_port)
 
@@ -67,14 +67,14 @@ class Machine:
         return self._process.pid if self._process and self._process.running else None
 
     @property
-    def dead(self) -> list[str]:
+    def dead_addresses(self) -> list[str]:
         """Channels in the catalog that nobody serves."""
-        return self.plant.dead
+        return self.plant.dead_addresses
 
     @property
-    def refused(self) -> list[str]:
+    def refused_addresses(self) -> list[str]:
         """Setpoints that refuse every write."""
-        return self.plant.refused
+        return self.plant.refused_addresses
 
     def names(self, kind: str) -> list[str]:
         """Setpoint channels (or readbacks, where there are no setpoints) of a kind. KeyError."""
@@ -97,7 +97,7 @@ class Machine:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "machine.json").unlink(missing_ok=True)
         await self._wait_free(end)
-        self._process = Process.spawn(self._ioc_argv(), log=self.log_path)
+        self._process = Process.spawn_process(self._ioc_argv(), log=self.log_path)
         try:
             await self._until_ready(self._process, end)
         except BaseException:
@@ -116,7 +116,7 @@ class Machine:
             await self._process.wait()
             (self.folder / "machine.json").unlink(missing_ok=True)
 
-    async def disturb(self, n: int, seed: int = 1, *, deadline: float = 30.0) -> list[str]:
+    async def disturb_values(self, n: int, seed: int = 1, *, deadline: float = 30.0) -> list[str]:
         """Move `n` magnets by 1 to 5 A from another process; returns their setpoint channels."""
         output = await self._run_command(
             ["disturb", "--count", str(n), "--seed", str(seed)], deadline

@@ -87,7 +87,7 @@ class _Entry(ctypes.Structure):
 _KEEP: list[Any] = []
 
 
-def definition(base_dbd: Path) -> str:
+def motor_definition(base_dbd: Path) -> str:
     """The type's dbd text, made from the `aoRecord.dbd` of the installed EPICS base."""
     text = (base_dbd / "aoRecord.dbd").read_text(encoding="utf-8")
     text = text.replace("recordtype(ao)", "recordtype(motor)")
@@ -102,7 +102,7 @@ def definition(base_dbd: Path) -> str:
     return text[:end] + added + text[end:] + "\n" + device
 
 
-def register(db_core: Any, pdbbase: Any) -> None:
+def register_motor(db_core: Any, pdbbase: Any) -> None:
     """Give the loaded type its record support and the layout of its fields.
 
     To be called after the dbd is loaded and before any record is. RuntimeError when the

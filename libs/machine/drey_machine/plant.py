@@ -82,7 +82,7 @@ class SimPv:
     read_only: bool = False
 
     @property
-    def base(self) -> str:
+    def base_name(self) -> str:
         """The record's name without its last part."""
         return (self.setpoint or self.readback).removesuffix(".VAL").rpartition(":")[0]
 
@@ -179,13 +179,13 @@ class Plant:
         return [row.setpoint or row.readback for row in self.rows if row.kind == kind]
 
     @property
-    def dead(self) -> list[str]:
+    def dead_addresses(self) -> list[str]:
         """Channels that no IOC serves, setpoints and readbacks."""
         rows = [row for row in self.rows if row.kind == "dead"]
         return [name for row in rows for name in (row.setpoint, row.readback)]
 
     @property
-    def refused(self) -> list[str]:
+    def refused_addresses(self) -> list[str]:
         """Setpoints whose writes are refused: no write access, or DISP."""
         return [row.setpoint for row in self.rows if row.kind in REFUSING]
 
@@ -199,7 +199,7 @@ class Plant:
         """Every readback channel that is served."""
         return [row.readback for row in self.rows if row.readback and row.kind != "dead"]
 
-    def csv(self) -> str:
+    def catalog_csv(self) -> str:
         """The catalog as CSV text, layout as in use at LCLS."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

@@ -21,7 +21,7 @@ from drey_machine.rehearsed import (
     SimMachine,
     SimWrite,
     known_aliases,
-    obstacle,
+    obstacle_text,
     place_channels,
 )
 
@@ -135,7 +135,7 @@ def make_rehearsal(
     recorded: Mapping[str, float],
 ) -> Rehearsal:
     """The rehearsal of a plan. `known`: by name, of the PVs of the plan and of its conditions."""
-    return _Maker(spec, known, recorded).make(list(items))
+    return _Maker(spec, known, recorded).make_rehearsal(list(items))
 
 
 class _Maker:
@@ -155,7 +155,7 @@ class _Maker:
         self._writes: list[SimWrite] = []
         self._made = Rehearsal()
 
-    def make(self, items: Sequence[restore_pb2.PlanItem]) -> Rehearsal:
+    def make_rehearsal(self, items: Sequence[restore_pb2.PlanItem]) -> Rehearsal:
         for item in items:
             self._add_item(item)
         for name in condition_names(self._spec):
@@ -199,7 +199,7 @@ class _Maker:
         stored = sim_channel(item.address, source, metadata, _stored_labels(source, labels))
         count = max(now.count, stored.count, sim_channel("", item.target, None, ()).count)
         now, stored = replace(now, count=count), replace(stored, count=count)
-        why = obstacle(now) or obstacle(stored)
+        why = obstacle_text(now) or obstacle_text(stored)
         if why or item.address in self._now:
             self._made.missing[item.name] = why or "another PV of the plan has its address"
             return
@@ -238,7 +238,7 @@ class _Maker:
         if item.stored_readback.WhichOneof("data"):
             labels = _stored_labels(item.stored_readback, row.metadata.readback.enum_labels)
             stored = sim_channel(address, item.stored_readback, row.metadata.readback, labels)
-        why = obstacle(channel) or (obstacle(stored) if stored is not None else "")
+        why = obstacle_text(channel) or (obstacle_text(stored) if stored is not None else "")
         if why:
             self._made.missing[f"{item.name} (readback {address})"] = why
             return ""
@@ -259,7 +259,7 @@ class _Maker:
             whole = done.is_integer()
             value = int(done) if whole else done
             channel = SimChannel(address, "int32" if whole else "float64", value=value)
-            why = obstacle(channel)
+            why = obstacle_text(channel)
             if why:
                 self._made.missing[f"{item.name} (done channel {address})"] = why
                 return ""
@@ -299,7 +299,7 @@ class _Maker:
                 continue
             if metadata.address not in self._now:
                 simulated = sim_channel(metadata.address, value, metadata, ())
-                why = obstacle(simulated)
+                why = obstacle_text(simulated)
                 if why:
                     self._made.missing[f"{name} (of a condition)"] = why
                     continue

@@ -65,7 +65,7 @@ async def run_rehearsal(
         before = await _enter_machine(machine, folder, rehearsal.stored, (0, 0))
         options = StackOptions(folder / "state", epics=before.environment, fsync=False)
         stack = await started.enter_async_context(Stack(options))
-        client = Client(stack.server, stack.key, ca=stack.certificate, timeout_s=_DEADLINE_S)
+        client = Client(stack.server, stack.key, ca=stack.certificate_path, timeout_s=_DEADLINE_S)
         await started.enter_async_context(client)
         there = _RehearsedSite(client, rehearsal, before.ports[0])
         async with asyncio.timeout_at(deadline):
@@ -81,7 +81,7 @@ async def run_rehearsal(
         if course.plan.writes:
             count = course.plan.writes
             say(f"executing {count:,} write{'' if count == 1 else 's'} there")
-            await there.execute(course, requested, deadline)
+            await there.execute_plan(course, requested, deadline)
             if course.cut_short:
                 say(f"it was not over after {most_s:,.0f} s, and was aborted there")
     return course
@@ -93,7 +93,7 @@ async def _enter_machine(
     folder = folder / "machine"
     folder.mkdir(exist_ok=True)
     channels = folder / "channels.json"
-    served.write(channels)
+    served.write_file(channels)
     port, repeater = map(str, ports)
     words = ("rehearse", "--channels", str(channels), "--port", port, "--repeater-port", repeater)
     return await scope.enter_async_context(SimulatedMachine(folder, command=words))
@@ -209,7 +209,7 @@ class _RehearsedSite:
                 break
         return RehearsedCourse(plan, otherwise=otherwise)
 
-    async def execute(
+    async def execute_plan(
         self,
         course: RehearsedCourse,
         requested: restore_service_pb2.ExecutePlanRequest,
@@ -222,14 +222,14 @@ class _RehearsedSite:
         course.restore = (await self._client.call(self._restores.ExecutePlan, request)).restore
         try:
             async with asyncio.timeout_at(deadline):
-                await self._watch(course, timeout_s=None)
+                await self._watch_restore(course, timeout_s=None)
         except TimeoutError:
             course.cut_short = True
             abort = restore_service_pb2.AbortRestoreRequest(
                 id=course.restore.id, reason="it took longer than its rehearsal may"
             )
             await self._client.call(self._restores.AbortRestore, abort)
-            await self._watch(course, timeout_s=_DEADLINE_S)
+            await self._watch_restore(course, timeout_s=_DEADLINE_S)
         if not course.restore.HasField("end_time"):
             raise ClientError(
                 "the rehearsal's watch ended before its restore", reason="WATCH_ENDED"
@@ -237,7 +237,7 @@ class _RehearsedSite:
         request_items = restore_service_pb2.ReadRestoreRequest(id=course.restore.id)
         course.items = await self._read_items(self._restores.ReadRestore, request_items)
 
-    async def _watch(self, course: RehearsedCourse, *, timeout_s: float | None) -> None:
+    async def _watch_restore(self, course: RehearsedCourse, *, timeout_s: float | None) -> None:
         watch = restore_service_pb2.WatchRestoreRequest(id=course.restore.id)
         messages = self._client.stream(self._restores.WatchRestore, watch, timeout_s=timeout_s)
         async for message in messages:
@@ -252,7 +252,7 @@ def _known_labels(served: SimMachine) -> dict[str, list[str]]:
     """Labels of the enumerations, by address; without the empty ones at the end, as EPICS tells."""
     labels_by_address = {}
     for channel in served.channels:
-        labels = [*channel.labels] if channel.kind == "enum" and channel.single else []
+        labels = [*channel.labels] if channel.kind == "enum" and channel.single_value else []
         while labels and not labels[-1]:
             labels.pop()
         if labels:

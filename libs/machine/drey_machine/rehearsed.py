@@ -61,7 +61,7 @@ class SimChannel:
     """Served as characters, whatever the value's length."""
 
     @property
-    def single(self) -> bool:
+    def single_value(self) -> bool:
         """One element, or one text of any length."""
         return self.count == 1 or self.is_long
 
@@ -81,7 +81,7 @@ class SimChannel:
         return f"{self.address}.VAL$" if self.long and "$" not in self.address else self.address
 
     @property
-    def link(self) -> str:
+    def link_text(self) -> str:
         """The field for a link of another record."""
         return f"{self.record}.{self.field}"
 
@@ -112,11 +112,11 @@ class SimMachine:
     aliases: Mapping[str, str] | None = None
     """Further names of records."""
 
-    def write(self, path: Path) -> None:
+    def write_file(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)), encoding="ascii")
 
     @classmethod
-    def read(cls, path: Path) -> SimMachine:
+    def read_file(cls, path: Path) -> SimMachine:
         found = json.loads(path.read_bytes())
         return cls(
             [SimChannel(**each) for each in found["channels"]],
@@ -125,7 +125,7 @@ class SimMachine:
         )
 
 
-def obstacle(channel: SimChannel) -> str:
+def obstacle_text(channel: SimChannel) -> str:
     """Why no record can be such a channel; empty: one can."""
     match = _ADDRESS.fullmatch(channel.address)
     if match is None:
@@ -136,7 +136,7 @@ def obstacle(channel: SimChannel) -> str:
         return f"Channel Access has no values of the kind {channel.kind or 'unknown'}"
     if channel.value is None:
         return "it has no value"
-    if channel.kind == "enum" and channel.single:
+    if channel.kind == "enum" and channel.single_value:
         if not 0 <= channel.value < MOST_STATES or len(channel.labels) > MOST_STATES:
             return f"a simulated enumeration has {MOST_STATES} states at most"
         if any(len(label.encode()) > 25 for label in channel.labels):
@@ -163,7 +163,7 @@ def place_channels(
         record, field = parts[address]
         main = mains.get(record)
         fields = {} if main is None else _FIELDS.get(_record_type(main), _EVERY_RECORD)
-        if field != "VAL" and (fields.get(field) != channel.kind or not channel.single):
+        if field != "VAL" and (fields.get(field) != channel.kind or not channel.single_value):
             record, field = _free_name(taken), "VAL"
         elif field == "VAL" and main is not channel:  # another address of the same field
             record = _free_name(taken)
@@ -213,7 +213,7 @@ Fields = dict[str, Any]
 
 
 def _record_type(channel: SimChannel) -> str:
-    if not (channel.single or channel.long):
+    if not (channel.single_value or channel.long):
         return "waveform"
     if channel.kind == "enum":
         return "bo" if len(channel.labels) == 2 and channel.value < 2 else "mbbo"
@@ -241,7 +241,7 @@ class _RecordMaker:
     def database(self) -> bytes:
         for write in self._machine.writes:
             if self._channels[write.setpoint].field == "VAL":
-                self._follow(write)
+                self._add_follower(write)
         out = [self._record_of(each) for each in self._machine.channels if each.field == "VAL"]
         aliases = (self._machine.aliases or {}).items()
         names = [f'alias("{record}","{name}")\n'.encode() for name, record in aliases]
@@ -277,18 +277,18 @@ class _RecordMaker:
         fields |= self._fields.get(channel.record, {})
         return _record_lines(kind, channel.record, fields)
 
-    def _follow(self, write: SimWrite) -> None:
+    def _add_follower(self, write: SimWrite) -> None:
         """Records by which what a write does follows it."""
         setpoint = self._channels[write.setpoint]
         readback = self._channels.get(write.readback)
-        mover = "" if readback is None else self._move(write, setpoint, readback)
+        mover = "" if readback is None else self._add_move(write, setpoint, readback)
         done = self._channels.get(write.done)
         head = mover
         if write.seconds > 0:
             head = _free_name(self._taken)
             steps: Fields = {"SELM": "All", "DISA": 1}
             if done is not None:
-                steps |= {"DO3": write.done_value, "LNK3": f"{done.link} PP"}
+                steps |= {"DO3": write.done_value, "LNK3": f"{done.link_text} PP"}
             # without a link there would be no wait either
             moved = f"{mover}.PROC PP" if mover else f"{head}.DO2 NPP"
             steps |= {"DO2": 1, "DLY2": write.seconds, "LNK2": moved}
@@ -299,7 +299,7 @@ class _RecordMaker:
                     _free_name(self._taken),
                     {"INPA": 1.0 - write.done_value, "CALC": "A"},
                 )
-                out: Fields = {"OUT": f"{done.link} PP", "DISA": 1, "FLNK": head}
+                out: Fields = {"OUT": f"{done.link_text} PP", "DISA": 1, "FLNK": head}
                 self._add_helper("calcout", begun, leave | out)
                 head = begun
         if head:
@@ -309,28 +309,28 @@ class _RecordMaker:
         self._helpers.append(_record_lines(kind, name, fields))
         self._switched.append(name)
 
-    def _move(self, write: SimWrite, setpoint: SimChannel, readback: SimChannel) -> str:
+    def _add_move(self, write: SimWrite, setpoint: SimChannel, readback: SimChannel) -> str:
         """The record whose processing brings the readback to where it belongs; empty: none does."""
-        number = setpoint.kind in NUMBERS and setpoint.single
-        if readback.kind in NUMBERS and readback.single:
-            calculation = _calculation(write, setpoint, readback, number=number)
+        number = setpoint.kind in NUMBERS and setpoint.single_value
+        if readback.kind in NUMBERS and readback.single_value:
+            calculation = _calculation_fields(write, setpoint, readback, number=number)
             if calculation is None:
                 return ""
             if readback.kind == "float64":
                 self._calculated[readback.address] = calculation
                 return readback.record
-            out = {"OUT": f"{readback.link} PP", "DISA": 1}
+            out = {"OUT": f"{readback.link_text} PP", "DISA": 1}
             name = _free_name(self._taken)
             self._add_helper("calcout", name, calculation | out)
             return name
-        alike = setpoint.kind == readback.kind and setpoint.single == readback.single
+        alike = setpoint.kind == readback.kind and setpoint.single_value == readback.single_value
         if write.reached is None and not alike:
             return ""
         kind = _record_type(readback)
-        fields: Fields = {"OUT": f"{readback.link} PP", "DISA": 1}
+        fields: Fields = {"OUT": f"{readback.link_text} PP", "DISA": 1}
         name = _free_name(self._taken)
         if write.reached is None:
-            fields |= {"OMSL": "closed_loop", "DOL": f"{setpoint.link} NPP"}
+            fields |= {"OMSL": "closed_loop", "DOL": f"{setpoint.link_text} NPP"}
         if kind == "waveform":
             kind = "aao"
             fields |= {"FTVL": _FTVL[readback.kind], "NELM": max(1, readback.count)}
@@ -346,7 +346,7 @@ class _RecordMaker:
         return name
 
 
-def _calculation(
+def _calculation_fields(
     write: SimWrite, setpoint: SimChannel, readback: SimChannel, *, number: bool
 ) -> Fields | None:
     """A readback as a function of its setpoint: where it is now, and where it is at the target."""
@@ -355,7 +355,7 @@ def _calculation(
     begin, first = float(setpoint.value), float(readback.value)
     if not (math.isfinite(begin) and math.isfinite(first)):
         begin, first = 0.0, 0.0
-    fields: Fields = {"INPA": f"{setpoint.link} NPP", "INPB": first, "INPC": begin}
+    fields: Fields = {"INPA": f"{setpoint.link_text} NPP", "INPB": first, "INPC": begin}
     if write.reached is None or write.target is None:
         return fields | {"CALC": "B+(A-C)"}
     way, span = write.target - begin, float(write.reached) - first

@@ -87,7 +87,9 @@ class Room:
     taken: int = 0
 
     @classmethod
-    def holding(cls, what: str, places: int, share: float, holders: Iterable[str]) -> Room:
+    def room_with_holders(
+        cls, what: str, places: int, share: float, holders: Iterable[str]
+    ) -> Room:
         """Places that are counted elsewhere: one is held by each of `holders`."""
         held = Counter(holders)
         return cls(what, places, share, held, held.total())
@@ -99,7 +101,7 @@ class Room:
         most = max(1, int(self.places * self.share))
         return most if self._held[holder] >= most else 0
 
-    def require(self, holder: str, of_whom: str) -> None:
+    def require_place(self, holder: str, of_whom: str) -> None:
         """Raise `ResourceExhausted` when there is no place for `holder`."""
         limit = self.full_for(holder)
         if limit:
@@ -113,9 +115,9 @@ class Room:
             )
 
     @contextmanager
-    def place(self, holder: str, of_whom: str) -> Iterator[None]:
+    def take_place(self, holder: str, of_whom: str) -> Iterator[None]:
         """Hold a place. Raises `ResourceExhausted` when there is none for `holder`."""
-        self.require(holder, of_whom)
+        self.require_place(holder, of_whom)
         self._held[holder] += 1
         self.taken += 1
         try:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import uvloop
 
 from drey_runtime import logs, telemetry
-from drey_runtime.settings import CommonSettings, SettingsError, load
+from drey_runtime.settings import CommonSettings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from drey_runtime.scraping import MetricsEndpoint
@@ -49,7 +49,7 @@ class App:
         self.stopping = asyncio.Event()
         self._farewells: list[Callable[[], Awaitable[None]]] = []
 
-    def start(self, loop: Loop, name: str = "") -> asyncio.Task[None]:
+    def start_loop(self, loop: Loop, name: str = "") -> asyncio.Task[None]:
         """Run a loop until the process stops; its end or failure stops the process."""
         label = name or type(loop).__name__
         return self._group.create_task(self._run_forever(loop, label), name=label)
@@ -84,19 +84,21 @@ def service_version() -> str:
         return "0"
 
 
-def run(name: str, settings_class: type[S], main: Callable[[S, App], Awaitable[None]]) -> None:
+def run_service(
+    name: str, settings_class: type[S], main: Callable[[S, App], Awaitable[None]]
+) -> None:
     """Load the settings, run the service, and exit the process."""
     try:
-        settings = load(settings_class)
+        settings = load_settings(settings_class)
         endpoint = _open_metrics(settings) if settings.metrics_listen else None
     except SettingsError as error:
         print(f"drey-{name}: {error}", file=sys.stderr)  # noqa: T201  logs are not set up yet
         sys.exit(2)
-    logs.configure(name, settings.log_level, settings.log_format)
+    logs.configure_logging(name, settings.log_level, settings.log_format)
     readers = [endpoint.reader] if endpoint is not None else []
-    telemetry.configure(name, service_version(), settings.otlp_endpoint, *readers)
+    telemetry.configure_telemetry(name, service_version(), settings.otlp_endpoint, *readers)
     if endpoint is not None:
-        endpoint.start()
+        endpoint.start_listening()
     # The catalog and the image are many objects that live long and hold no cycles, an import
     # makes hundreds of thousands: looking through all of them every few thousand allocations
     # costs tens of milliseconds at a time.
@@ -105,8 +107,8 @@ def run(name: str, settings_class: type[S], main: Callable[[S, App], Awaitable[N
         code = uvloop.run(_run_lifetime(name, settings, main))
     finally:
         if endpoint is not None:
-            endpoint.stop()
-        telemetry.shutdown()
+            endpoint.stop_listening()
+        telemetry.shutdown_telemetry()
     sys.exit(code)
 
 
@@ -114,7 +116,7 @@ def _open_metrics(settings: CommonSettings) -> MetricsEndpoint:
     # Imported here: a process whose metrics nobody fetches starts without it, and sooner.
     from drey_runtime.scraping import MetricsEndpoint
 
-    return MetricsEndpoint.open(settings)
+    return MetricsEndpoint.open_endpoint(settings)
 
 
 async def _run_lifetime(name: str, settings: S, main: Callable[[S, App], Awaitable[None]]) -> int:

@@ -55,7 +55,7 @@ class ChainFault:
     problem: str
 
 
-def canonical(value: Mapping[str, Any] | None) -> str | None:
+def canonical_json(value: Mapping[str, Any] | None) -> str | None:
     """JSON with sorted keys, no spaces, ASCII only; raises ValueError for NaN and infinities."""
     if value is None:
         return None
@@ -88,7 +88,7 @@ def chain_hash(
     return hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).digest()
 
 
-async def append(
+async def append_entry(
     conn: Connection,
     *,
     actor: str,
@@ -108,7 +108,7 @@ async def append(
     those who follow the changes are told of it.
     """
     if not conn.is_in_transaction():
-        raise Internal("audit.append() needs a transaction")
+        raise Internal("audit.append_entry() needs a transaction")
     caller = current_principal.get(None)
     # what a job does in somebody's name is not done from where they called
     address = caller.address if caller is not None and caller.name == actor else ""
@@ -116,7 +116,7 @@ async def append(
     await conn.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
     last = await conn.fetchrow("SELECT seq, hash FROM audit.entry ORDER BY seq DESC LIMIT 1")
     seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, GENESIS)
-    before_text, after_text = canonical(before), canonical(after)
+    before_text, after_text = canonical_json(before), canonical_json(after)
     digest = chain_hash(
         previous,
         seq=seq,
@@ -178,7 +178,7 @@ ORDER BY seq DESC LIMIT $7
 """
 
 
-async def entries(
+async def read_entries(
     conn: Connection, wanted: AuditFilter = AuditFilter(), *, before_seq: int = 0, limit: int = 100
 ) -> list[Entry]:
     """Acts, newest first; those below `before_seq` (0: from the newest) that the filter shows."""
@@ -247,7 +247,7 @@ def _to_entry(row: dict[str, Any]) -> Entry:
     return Entry(**known)
 
 
-async def verify(conn: Connection, anchors: Iterable[Head] = ()) -> list[ChainFault]:
+async def verify_chain(conn: Connection, anchors: Iterable[Head] = ()) -> list[ChainFault]:
     """What `walk_chain` finds wrong, empty when nothing is."""
     faults, _ = await walk_chain(conn, anchors)
     return faults
@@ -267,7 +267,7 @@ async def walk_chain(
         while rows := await cursor.fetch(_ROWS):
             # in a thread: the hashes of a long chain would hold up all else that the loop serves
             await asyncio.to_thread(walk.look, rows)
-    return walk.end(), walk.head
+    return walk.end_walk(), walk.head
 
 
 class _ChainWalk:
@@ -291,21 +291,21 @@ class _ChainWalk:
             fields = {name: row[name] for name in _FIELDS}
             stored_previous, stored, seq = row["previous_hash"], fields.pop("hash"), row["seq"]
             if seq != self._expected:
-                self._find(seq, f"rows {self._expected} to {seq - 1} are missing")
+                self._add_fault(seq, f"rows {self._expected} to {seq - 1} are missing")
             elif stored_previous != self._previous:
-                self._find(seq, "does not follow the row before it")
+                self._add_fault(seq, "does not follow the row before it")
             if chain_hash(stored_previous, **fields) != stored:
-                self._find(seq, "its content was changed")
+                self._add_fault(seq, "its content was changed")
             if self._anchored.get(seq, {stored}) != {stored}:
-                self._find(seq, "is not the row that was anchored")
+                self._add_fault(seq, "is not the row that was anchored")
             self._previous, self._expected = stored, seq + 1
 
-    def end(self) -> list[ChainFault]:
+    def end_walk(self) -> list[ChainFault]:
         """All that is wrong; there are no more rows."""
         last, expected = max(self._anchored, default=0), self._expected
         if last >= expected:
-            self._find(expected, f"rows {expected} to {last} were anchored and are cut off")
+            self._add_fault(expected, f"rows {expected} to {last} were anchored and are cut off")
         return self._findings
 
-    def _find(self, seq: int, problem: str) -> None:
+    def _add_fault(self, seq: int, problem: str) -> None:
         self._findings.append(ChainFault(seq, problem))

@@ -54,14 +54,14 @@ class AnchorFile:
         self._turn = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path, signing_key: Path) -> AnchorFile:
+    def open_file(cls, path: Path, signing_key: Path) -> AnchorFile:
         """Lines are signed with the Ed25519 key in `signing_key` (PEM). OSError, ValueError."""
         key = serialization.load_pem_private_key(signing_key.read_bytes(), None)
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError(f"{signing_key} is not an Ed25519 private key")
         return cls(path, key)
 
-    def append(self, anchor: Anchor) -> None:
+    def append_anchor(self, anchor: Anchor) -> None:
         """Add an anchor; it is on disk afterwards."""
         fields: dict[str, Any] = {
             "sequence": anchor.head.seq,
@@ -130,14 +130,14 @@ class AuditAnchors:
             self._last = anchors[-1].head
         while True:
             try:
-                await self.step()
+                await self.write_anchor()
             except Unavailable as error:
                 log.debug("the audit trail is not anchored now: %s", error.message)
             except OSError as error:
                 log.error("an anchor of the audit trail cannot be written: %s", error)
             await asyncio.sleep(self._period_s)
 
-    async def step(self) -> None:
+    async def write_anchor(self) -> None:
         """Set an anchor where the trail has grown. Raises `Unavailable`."""
         last = self._last
 
@@ -155,6 +155,6 @@ class AuditAnchors:
         if head is None or head == last:
             return
         if self._file is not None:
-            await asyncio.to_thread(self._file.append, Anchor(head, now_ns()))
+            await asyncio.to_thread(self._file.append_anchor, Anchor(head, now_ns()))
         log.info(LOG_MESSAGE, extra={"sequence": head.seq, "hash": head.hash.hex()})
         self._last = head

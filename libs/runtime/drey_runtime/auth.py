@@ -69,14 +69,14 @@ current_principal: ContextVar[Principal] = ContextVar("drey_principal")
 class Authenticator(Protocol):
     """Finds out who calls."""
 
-    def authenticate(self, metadata: Mapping[str, str], method: str, peer: str) -> Principal:
+    def authenticate_call(self, metadata: Mapping[str, str], method: str, peer: str) -> Principal:
         """Who calls `/package.Service/Method`, from lower-case metadata.
 
         `peer`: the other end of the connection, as gRPC writes it. Raises `Unauthenticated`.
         """
         ...
 
-    def renew(self, principal: Principal) -> Principal:
+    def renew_principal(self, principal: Principal) -> Principal:
         """What a caller who was let in may do by now. Raises `Unauthenticated`: nothing."""
         ...
 
@@ -96,7 +96,7 @@ class TokenSigner:
             raise ValueError(f"{path} is not an Ed25519 private key")
         return cls(issuer, key)
 
-    def sign(self, principal: Principal, audience: str, method: str) -> str:
+    def sign_token(self, principal: Principal, audience: str, method: str) -> str:
         """A token by which `principal` may begin a call of one method of the part `audience`."""
         now = time.time()
         claims = {
@@ -118,14 +118,14 @@ class TokenSigner:
         }
         return jwt.encode(claims, self._key, "EdDSA", headers={"kid": self._issuer})
 
-    def verifier(self, audience: str) -> TokenVerifier:
+    def token_verifier(self, audience: str) -> TokenVerifier:
         """Verifies for the part `audience` what this signer, or another with its key, signs."""
         return TokenVerifier({self._issuer: _public_pem(self._key)}, audience)
 
     def own_metadata(self, audience: str, method: str) -> Metadata:
         """Metadata of a call that the service makes for itself, as a viewer."""
         principal = Principal(f"service:{self._issuer}", (VIEWER,))
-        return ((TOKEN_METADATA, self.sign(principal, audience, method)),)
+        return ((TOKEN_METADATA, self.sign_token(principal, audience, method)),)
 
 
 class TokenVerifier:
@@ -147,11 +147,13 @@ class TokenVerifier:
         """The verifier with the public keys in `path`: a JSON object of issuer and PEM."""
         return cls(json.loads(path.read_text()), audience)
 
-    def renew(self, principal: Principal) -> Principal:
+    def renew_principal(self, principal: Principal) -> Principal:
         """As `Authenticator`: a token begins a call; the gateway cuts what it has let in."""
         return principal
 
-    def authenticate(self, metadata: Mapping[str, str], method: str, peer: str = "") -> Principal:
+    def authenticate_call(
+        self, metadata: Mapping[str, str], method: str, peer: str = ""
+    ) -> Principal:
         """As `Authenticator`; from where the call came is in the token."""
         token = metadata.get(TOKEN_METADATA)
         if not token:

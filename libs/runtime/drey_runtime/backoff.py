@@ -7,6 +7,6 @@ import random
 _MOST_DOUBLINGS = 20
 
 
-def backoff(attempt: int, *, first_s: float = 0.05, cap_s: float = 1.0) -> float:
+def backoff_delay(attempt: int, *, first_s: float = 0.05, cap_s: float = 1.0) -> float:
     """Seconds to wait after failure number `attempt` (from 0): doubling, capped, jittered."""
     return min(cap_s, first_s * 2.0 ** min(attempt, _MOST_DOUBLINGS)) * random.uniform(0.5, 1.0)

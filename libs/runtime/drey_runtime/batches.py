@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey.events.v1.values_pb2 import ValueBatch
-from drey_core.distinct import distinct
+from drey_core.distinct import distinct_values
 from drey_core.errors import Malformed
 from drey_core.pages import PAGE_LIMIT, PAGE_SHIFT, page_of
 from drey_core.values import Columns, why_malformed
-from drey_runtime.edge import parsing, require_stamp
+from drey_runtime.edge import parse_guard, require_stamp
 
 MAX_BATCH_BYTES = 512 << 10
 """Aim for one message; NATS takes 1 MiB by default."""
@@ -65,7 +65,7 @@ def encode_batches(
 
 def decode_batch(raw: bytes) -> tuple[ValueBatch, Columns]:
     """A batch's stamps, and its columns as views. Raises `Malformed` on anything torn."""
-    with parsing("a value batch"):
+    with parse_guard("a value batch"):
         batch = ValueBatch.FromString(raw)
         arrays: dict[str, Any] = {
             name: np.frombuffer(getattr(batch, field), dtype) for field, name, dtype in _COLUMNS
@@ -90,7 +90,7 @@ def _why_not_channels(key: NDArray[np.int64]) -> str:
     if int(key.min()) <= 0 or int(key.max()) >= PAGE_LIMIT << PAGE_SHIFT:
         return "channel numbers out of range"
     ascending = bool((key[1:] > key[:-1]).all())
-    return "" if ascending or len(distinct(key)) == len(key) else "a channel twice"
+    return "" if ascending or len(distinct_values(key)) == len(key) else "a channel twice"
 
 
 def large_pages(batch: ValueBatch) -> NDArray[np.int64]:
@@ -104,7 +104,7 @@ def _without_large(columns: Columns) -> tuple[Columns, NDArray[np.int64]]:
         return columns, np.zeros(0, np.int64)
     kept = np.ones(len(columns), bool)
     kept[big] = False
-    return _compact_rows(columns, np.flatnonzero(kept)), distinct(page_of(columns.key[big]))
+    return _compact_rows(columns, np.flatnonzero(kept)), distinct_values(page_of(columns.key[big]))
 
 
 def _message_slices(columns: Columns) -> list[tuple[int, int]]:
@@ -125,8 +125,8 @@ def _message_slices(columns: Columns) -> list[tuple[int, int]]:
 
 def _compact_rows(columns: Columns, rows: NDArray[np.int64] | slice) -> Columns:
     """Rows with a heap of their own; views of the columns where `rows` is a slice."""
-    chosen = _slice_rows(columns, rows) if isinstance(rows, slice) else columns.take(rows)
-    return chosen.compacted()
+    chosen = _slice_rows(columns, rows) if isinstance(rows, slice) else columns.take_rows(rows)
+    return chosen.compact_heap()
 
 
 def _slice_rows(columns: Columns, rows: slice) -> Columns:

@@ -18,7 +18,7 @@ from typing import Any
 
 from drey_core.errors import Reason, Unavailable
 from drey_runtime import telemetry
-from drey_runtime.backoff import backoff
+from drey_runtime.backoff import backoff_delay
 from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.nats_client import (
     BadSubjectError,
@@ -66,11 +66,11 @@ class Bus:
         self.reconnects = 0
 
     @classmethod
-    def of(cls, settings: CommonSettings, name: str) -> Bus:
+    def bus_of_service(cls, settings: CommonSettings, name: str) -> Bus:
         """The bus of the settings, with their TLS and credentials. OSError for a bad file."""
         return cls(settings.nats_url, settings.namespace, name, _security_arguments(settings))
 
-    def subject(self, *parts: object) -> str:
+    def full_subject(self, *parts: object) -> str:
         """`{namespace}.v1.{parts joined by dots}`."""
         return ".".join([self.namespace, "v1", *map(str, parts)])
 
@@ -90,7 +90,7 @@ class Bus:
                 self._changed.set()
                 await self._close_client()
                 failures = 0 if time.monotonic() - begin > _LIVED_S else failures + 1
-                await asyncio.sleep(backoff(failures, first_s=0.1, cap_s=5.0))
+                await asyncio.sleep(backoff_delay(failures, first_s=0.1, cap_s=5.0))
                 self.nc = Client()
                 self.reconnects += 1
         finally:
@@ -163,7 +163,7 @@ class Bus:
                 self._log_rarely(f"away, trying again: {error or type(error).__name__}")
                 await self._close_client()
                 self.nc = Client()
-                await asyncio.sleep(backoff(failures, first_s=0.1, cap_s=2.0))
+                await asyncio.sleep(backoff_delay(failures, first_s=0.1, cap_s=2.0))
                 failures += 1
         try:
             for subject, handler in self._wanted:
@@ -221,7 +221,7 @@ class Bus:
         if not self.connected:
             raise self._unavailable_bus()
         try:
-            await self.nc.publish(subject, payload, headers=telemetry.headers() or None)
+            await self.nc.publish(subject, payload, headers=telemetry.trace_headers() or None)
         except (BadSubjectError, MaxPayloadError) as error:
             # who waits for NATS to be back and tries again would say nothing, for ever
             self._log_rarely(f"what is for {subject!r} is not taken: {error}")
@@ -232,7 +232,7 @@ class Bus:
         except (NatsError, OSError) as error:
             raise self._unavailable_bus() from error
 
-    async def request(
+    async def request_answer(
         self, subject: str, payload: bytes, headers: dict[str, str], timeout: float
     ) -> bytes | None:
         """The answer of whoever listens; None: nobody does. `Unavailable` when none comes in time,
@@ -241,7 +241,7 @@ class Bus:
             raise self._unavailable_bus()
         try:
             answer = await self.nc.request(
-                subject, payload, timeout=timeout, headers=headers | telemetry.headers()
+                subject, payload, timeout=timeout, headers=headers | telemetry.trace_headers()
             )
         except NoRespondersError:
             return None
@@ -263,7 +263,7 @@ class Bus:
         address = self._servers[0].rpartition("@")[2]  # without user and password
         return Unavailable(f"NATS at {address} is away", reason=Reason.BUS_UNAVAILABLE)
 
-    async def subscribe(self, subject: str, handler: MessageHandler) -> None:
+    async def subscribe_handler(self, subject: str, handler: MessageHandler) -> None:
         """Call `handler` with every message of `subject` (wildcards allowed), in order.
 
         Holds through reconnections, and may be called before the first connection. When more

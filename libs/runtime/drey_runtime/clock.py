@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from drey_core.ids import RANDOM_BYTES, uuid7, uuid7s
+from drey_core.ids import RANDOM_BYTES, new_uuid7, new_uuid7s
 
 
 def now_ns() -> int:
@@ -13,16 +13,16 @@ def now_ns() -> int:
     return time.time_ns()
 
 
-def boottime() -> float:
+def boottime_s() -> float:
     """Seconds of a clock that never jumps and goes on while the process, or the machine, sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def new_id() -> str:
     """A UUIDv7 of now."""
-    return uuid7(time.time_ns(), os.urandom(10))
+    return new_uuid7(time.time_ns(), os.urandom(10))
 
 
 def new_ids(n: int) -> list[str]:
     """n UUIDv7 of now, ascending: the way for many."""
-    return uuid7s(time.time_ns(), os.urandom(n * RANDOM_BYTES), n)
+    return new_uuid7s(time.time_ns(), os.urandom(n * RANDOM_BYTES), n)

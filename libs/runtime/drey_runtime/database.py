@@ -20,7 +20,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from drey_core.errors import DreyError, Reason, Unavailable
-from drey_runtime.backoff import backoff
+from drey_runtime.backoff import backoff_delay
 from drey_runtime.settings import SettingsError
 from drey_runtime.turns import Turns, current_holder
 
@@ -66,7 +66,7 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 @contextmanager
-def guard(*used: Pool | Connection) -> Iterator[None]:
+def guard_connection(*used: Pool | Connection) -> Iterator[None]:
     """Translate what the server says about itself to `Unavailable` with DATABASE_UNAVAILABLE.
 
     That covers refused and lost connections, a server that starts, stops or is read-only, a full
@@ -129,7 +129,7 @@ def _describe_error(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-async def connect(
+async def connect_once(
     url: str,
     *,
     name: str,
@@ -264,7 +264,9 @@ def _make_pool(
             made: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url, **options)
             return made
         settings = options.pop("server_settings")
-        made = await connect(url, name=name, connections=max_size, settings=settings, **options)
+        made = await connect_once(
+            url, name=name, connections=max_size, settings=settings, **options
+        )
         fit = True
         return made
 
@@ -315,7 +317,7 @@ async def open_pool(
         command_timeout=command_timeout,
         connect_timeout=connect_timeout,
     )
-    with guard(pool):
+    with guard_connection(pool):
         await pool
     try:
         yield pool
@@ -396,7 +398,7 @@ class Database:
         return self._pool
 
     @asynccontextmanager
-    async def acquire(self, *, for_all: bool = False) -> AsyncIterator[Connection]:
+    async def acquire_connection(self, *, for_all: bool = False) -> AsyncIterator[Connection]:
         """A connection, its errors translated by `guard`. Waits a bounded time for a free one.
 
         Settings and locks are a transaction's (SET LOCAL, `pg_advisory_xact_lock`), never the
@@ -410,10 +412,10 @@ class Database:
         async with AsyncExitStack() as seat:
             if not for_all:
                 await self._take_seat(seat)
-            with guard(self._pool):
+            with guard_connection(self._pool):
                 connection = await self._take_connection()
                 try:
-                    with guard(connection):
+                    with guard_connection(connection):
                         yield connection
                 finally:
                     await self._pool.release(connection)
@@ -425,7 +427,7 @@ class Database:
             return
         try:
             async with asyncio.timeout(self._acquire_timeout):
-                await seat.enter_async_context(self._seats.turn(holder))
+                await seat.enter_async_context(self._seats.take_turn(holder))
         except TimeoutError as error:
             raise _unavailable_database(
                 f"other calls of this key used its share of the connections for"
@@ -440,7 +442,7 @@ class Database:
             try:
                 return await self._pool.acquire(timeout=max(end - time.monotonic(), 0.01))
             except asyncpg.TooManyConnectionsError:
-                wait = backoff(attempt)
+                wait = backoff_delay(attempt)
                 if time.monotonic() + wait > end:
                     raise
                 await asyncio.sleep(wait)
@@ -457,26 +459,29 @@ class Database:
         raise AssertionError("unreachable")
 
     @asynccontextmanager
-    async def transaction(self, *, isolation: Any = None) -> AsyncIterator[Connection]:
+    async def begin_transaction(self, *, isolation: Any = None) -> AsyncIterator[Connection]:
         """A connection inside a transaction: committed at the end, rolled back by an error."""
-        async with self.acquire() as connection, connection.transaction(isolation=isolation):
+        async with (
+            self.acquire_connection() as connection,
+            connection.transaction(isolation=isolation),
+        ):
             yield connection
 
     async def run_reading(self, action: Callable[[Connection], Awaitable[T]]) -> T:
         """Run an action that only reads, again where Postgres was lost, at most four times."""
         for attempt in range(_READ_ATTEMPTS):
             try:
-                async with self.acquire() as connection:
+                async with self.acquire_connection() as connection:
                     return await action(connection)
             except Unavailable as error:
                 if not is_unavailable(error) or attempt == _READ_ATTEMPTS - 1:
                     raise
-            await asyncio.sleep(backoff(attempt))
+            await asyncio.sleep(backoff_delay(attempt))
         raise AssertionError("unreachable")
 
     async def wait_ready(self, timeout: float) -> None:
         """Return once Postgres answers; `Unavailable` after `timeout` seconds. Needs `run`."""
-        with guard():
+        with guard_connection():
             async with asyncio.timeout(timeout):
                 await self._ready_event.wait()
 
@@ -490,7 +495,7 @@ class Database:
                 if self.ready or failures == 0:
                     _log.warning("database away", extra={"error": error.message})
                 self._set_ready(False)
-                await asyncio.sleep(backoff(failures))
+                await asyncio.sleep(backoff_delay(failures))
                 failures += 1
                 continue
             if not self.ready:
@@ -500,7 +505,7 @@ class Database:
             await asyncio.sleep(self._ping_s)
 
     async def _ping_server(self) -> None:
-        async with self.acquire() as connection:
+        async with self.acquire_connection() as connection:
             await connection.fetchval("SELECT 1", timeout=self._acquire_timeout)
             while self._checks:
                 await self._checks[0](connection)
@@ -514,7 +519,7 @@ class Database:
             await asyncio.gather(*(self._touch_connections() for _ in range(self._min_size)))
 
     async def _touch_connections(self) -> None:
-        async with self.acquire() as connection:
+        async with self.acquire_connection() as connection:
             await connection.fetchval("SELECT 1")
 
     def _set_ready(self, ready: bool) -> None:

@@ -10,7 +10,7 @@ from drey.storage.v1 import pages_pb2
 from drey_core.directory import CatalogPage, MetadataPage
 from drey_core.errors import Malformed
 from drey_core.pages import PAGE_LIMIT, PAGE_SLOTS
-from drey_runtime.edge import parsing
+from drey_runtime.edge import parse_guard
 
 
 def encode_catalog(page: CatalogPage) -> bytes:
@@ -31,7 +31,7 @@ def encode_catalog(page: CatalogPage) -> bytes:
 
 def decode_catalog(raw: bytes) -> CatalogPage:
     """Inverse of `encode_catalog`. Raises `Malformed` on a torn page."""
-    with parsing("a catalog page"):
+    with parse_guard("a catalog page"):
         return _catalog_page(raw)
 
 
@@ -40,7 +40,7 @@ def check_catalog(raw: bytes) -> int:
 
     For who passes pages on as they are: a third of the work of `decode_catalog`.
     """
-    with parsing("a catalog page"):
+    with parse_guard("a catalog page"):
         page = pages_pb2.CatalogPage.FromString(raw)
     _check_number(page.number, page.names, page.addresses, page.devices, page.roles, page.protocols)
     _check_number(page.number, page.read_only)
@@ -87,7 +87,7 @@ def encode_metadata(page: MetadataPage) -> bytes:
 
 def decode_metadata(raw: bytes) -> MetadataPage:
     """Inverse of `encode_metadata`. Raises `Malformed` on a torn page."""
-    with parsing("a metadata page"):
+    with parse_guard("a metadata page"):
         return _metadata_page(raw)
 
 

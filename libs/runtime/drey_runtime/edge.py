@@ -30,7 +30,7 @@ _said: dict[str, float] = {}
 
 
 @contextmanager
-def parsing(what: str) -> Iterator[None]:
+def parse_guard(what: str) -> Iterator[None]:
     """What a decoder may trip over, as `Malformed` with `what` in it."""
     try:
         yield
@@ -38,7 +38,7 @@ def parsing(what: str) -> Iterator[None]:
         raise Malformed(f"{what} that cannot be read: {error}") from error
 
 
-def note(error: Malformed, source: str) -> None:
+def note_error(error: Malformed, source: str) -> None:
     """Count something thrown away, and say so at most once a minute for each `source`."""
     telemetry.refused_messages.add(1, {"subject": source})
     now = time.monotonic()
@@ -55,7 +55,7 @@ def require_stamp(what: str, epoch: int, *numbers: int) -> None:
 
 def decode_heartbeat(raw: bytes) -> Heartbeat:
     """A sign of life. Raises `Malformed`."""
-    with parsing("a heartbeat"):
+    with parse_guard("a heartbeat"):
         beat = Heartbeat.FromString(raw)
     require_stamp("a heartbeat", beat.epoch, beat.sequence, beat.directory_version)
     return beat
@@ -63,7 +63,7 @@ def decode_heartbeat(raw: bytes) -> Heartbeat:
 
 def decode_directory_version(raw: bytes) -> DirectoryVersion:
     """Versions of a shard's directory. Raises `Malformed`."""
-    with parsing("a directory version"):
+    with parse_guard("a directory version"):
         version = DirectoryVersion.FromString(raw)
     require_stamp("a directory version", version.epoch, version.version)
     if len(version.pages) != len(version.page_versions):
@@ -75,7 +75,7 @@ def decode_directory_version(raw: bytes) -> DirectoryVersion:
 
 def decode_instance(raw: bytes) -> InstanceReport:
     """A sign of life of a process. Raises `Malformed`."""
-    with parsing("a report of an instance"):
+    with parse_guard("a report of an instance"):
         report = InstanceReport.FromString(raw)
     if not report.service or not report.instance:
         raise Malformed("a report of an instance without a name")
@@ -84,7 +84,7 @@ def decode_instance(raw: bytes) -> InstanceReport:
 
 def decode_breakers(raw: bytes) -> BreakersForced:
     """What administrators say of circuit breakers. Raises `Malformed`."""
-    with parsing("a list of forced breakers"):
+    with parse_guard("a list of forced breakers"):
         return BreakersForced.FromString(raw)
 
 
@@ -95,5 +95,5 @@ def encode_catalog_changed(version: int) -> bytes:
 
 def decode_catalog_changed(raw: bytes) -> int:
     """The catalog's new version. Raises `Malformed`."""
-    with parsing("a catalog event"):
+    with parse_guard("a catalog event"):
         return CatalogChanged.FromString(raw).version

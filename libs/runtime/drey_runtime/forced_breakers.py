@@ -6,7 +6,7 @@ from drey_core.breaker import BreakerBook
 from drey_core.errors import Malformed
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
-from drey_runtime.edge import decode_breakers, note
+from drey_runtime.edge import decode_breakers, note_error
 from drey_runtime.nats_client import Msg
 
 
@@ -17,16 +17,16 @@ class ForcedBreakers:
         self._book = book
         self._changed_ns = -1
 
-    async def subscribe(self, bus: Bus) -> None:
+    async def subscribe_to_bus(self, bus: Bus) -> None:
         """Begin to listen; may be called while NATS is away."""
-        await bus.subscribe(bus.subject("breakers"), self._on_list)
+        await bus.subscribe_handler(bus.full_subject("breakers"), self._on_list)
 
     async def _on_list(self, message: Msg) -> None:
         try:
             told = decode_breakers(message.data)
         except Malformed as error:
-            note(error, "forced breakers")
+            note_error(error, "forced breakers")
             return
         if told.changed_ns > self._changed_ns:
             self._changed_ns = told.changed_ns
-            self._book.hold({b.address: int(b.mode) for b in told.breakers}, now_ns())
+            self._book.hold_modes({b.address: int(b.mode) for b in told.breakers}, now_ns())

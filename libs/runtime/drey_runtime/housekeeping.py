@@ -26,8 +26,8 @@ class Housekeeping:
         """Sweep now and every `period_s` seconds, until cancelled; a sweep missed is made up."""
         while True:
             try:
-                async with self._database.transaction() as conn:
-                    answers = await idempotency.forget(conn, now_ns=now_ns())
+                async with self._database.begin_transaction() as conn:
+                    answers = await idempotency.forget_old_answers(conn, now_ns=now_ns())
                     events = await forget_events(conn, now_ns=now_ns())
                 if answers or events:
                     log.info("forgot the answers of %d requests, %d events", answers, events)

@@ -37,7 +37,7 @@ class Slot:
     response: bytes | None = None
 
 
-async def find(
+async def find_answer(
     conn: Connection, method: str, principal: str, request_id: str, request: bytes
 ) -> bytes | None:
     """The stored answer of this very request; None where there is none yet.
@@ -65,7 +65,7 @@ async def find(
 
 
 @asynccontextmanager
-async def once(
+async def run_once(
     conn: Connection,
     method: str,
     principal: str,
@@ -92,7 +92,7 @@ async def once(
     if not conn.is_in_transaction():
         raise Internal("once() needs a transaction")
     await conn.execute("SELECT pg_advisory_xact_lock($1)", _lock_key(principal, method, request_id))
-    seen = await find(conn, method, principal, request_id, request)
+    seen = await find_answer(conn, method, principal, request_id, request)
     if seen is not None:
         yield Slot(seen=seen, response=seen)
         return
@@ -118,7 +118,7 @@ def _lock_key(principal: str, method: str, request_id: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
 
 
-async def forget(conn: Connection, *, now_ns: int, keep_ns: int = KEEP_NS) -> int:
+async def forget_old_answers(conn: Connection, *, now_ns: int, keep_ns: int = KEEP_NS) -> int:
     """Delete answers older than `keep_ns` (a week; a day at least); returns how many."""
     gone: int = await conn.fetchval("SELECT idem.forget($1)", now_ns - keep_ns)
     return gone

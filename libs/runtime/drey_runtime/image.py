@@ -36,8 +36,8 @@ from drey_runtime.edge import (
     SEQUENCE_LIMIT,
     decode_directory_version,
     decode_heartbeat,
-    note,
-    parsing,
+    note_error,
+    parse_guard,
     require_stamp,
 )
 
@@ -118,7 +118,7 @@ class Image:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, namespace: str) -> AsyncIterator[Image]:
+    async def open_image(cls, url: str, namespace: str) -> AsyncIterator[Image]:
         """An image over a pool of its own, which waits for a free connection. Doesn't connect yet.
 
         A process needs at most 32 connections, whatever it does at a time.
@@ -140,7 +140,7 @@ class Image:
     def _shard_key(self, *parts: object) -> str:
         return ":".join([self._ns, *map(str, parts)])
 
-    async def ping(self) -> None:
+    async def ping_server(self) -> None:
         """Whether Redis answers."""
         with _translate_errors():
             await self._redis.ping()
@@ -162,7 +162,7 @@ class Image:
         (raw,) = await self._read_keys([self._shard_key("shard", shard, "epoch")])
         return _parse_epoch(raw)
 
-    async def claim(self, shard: int, epoch: int) -> None:
+    async def claim_shard(self, shard: int, epoch: int) -> None:
         """Refuse every older epoch from here on. Raises `EpochSuperseded` as the writes do."""
         await self._fenced_set(shard, epoch, {})
 
@@ -259,7 +259,7 @@ class Image:
         )
         return *_decode_pages(numbers, raws), _parse_epoch(epoch)
 
-    async def heartbeats(self, shards: int) -> list[Heartbeat | None]:
+    async def read_heartbeats(self, shards: int) -> list[Heartbeat | None]:
         """The last sign of life of each shard; None for one that never had an owner."""
         raws = await self._read_keys(
             [self._shard_key("shard", s, "heartbeat") for s in range(shards)]
@@ -337,7 +337,7 @@ def _accept_page(decode: Callable[[bytes], _T], raw: bytes | None, source: str) 
     try:
         return decode(raw)
     except Malformed as error:
-        note(error, source)
+        note_error(error, source)
         return None
 
 
@@ -359,7 +359,7 @@ def _parse_epoch(raw: bytes | None) -> int:
         return 0
     epoch = int(raw) if len(raw) == 20 and raw.isdigit() else SEQUENCE_LIMIT + 1
     if epoch > SEQUENCE_LIMIT:
-        note(Malformed(f"an epoch {raw[:32]!r}"), "image epochs")
+        note_error(Malformed(f"an epoch {raw[:32]!r}"), "image epochs")
         return 0
     return epoch
 
@@ -379,7 +379,7 @@ def _name_parts(items: Mapping[str, bytes]) -> Iterator[list[str]]:
 
 def _decode_pages(numbers: Sequence[int], raws: list[bytes | None]) -> tuple[Pages, PageStamps]:
     n = len(numbers)
-    pages = Pages.empty(np.asarray(numbers, np.int64))
+    pages = Pages.empty_pages(np.asarray(numbers, np.int64))
     stamps = PageStamps(
         np.zeros(n, np.uint64),
         np.zeros(n, np.uint64),
@@ -389,7 +389,7 @@ def _decode_pages(numbers: Sequence[int], raws: list[bytes | None]) -> tuple[Pag
     have = [i for i, raw in enumerate(raws) if raw]
 
     def refuse(row: int, error: Malformed) -> None:
-        note(error, "image pages")
+        note_error(error, "image pages")
         stamps.epoch[row] = stamps.sequence[row] = stamps.time_ns[row] = 0
 
     fill_pages(pages, have, _image_bodies(numbers, raws, stamps), refuse)
@@ -418,7 +418,7 @@ def _image_bodies(
 
 
 def _image_page(raw: bytes) -> ImagePage:
-    with parsing("an image page"):
+    with parse_guard("an image page"):
         image_page = ImagePage.FromString(raw)
     require_stamp("an image page", image_page.epoch, image_page.sequence)
     if len(image_page.slot_ages) not in (0, 2 * PAGE_SLOTS):

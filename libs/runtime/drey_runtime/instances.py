@@ -40,7 +40,7 @@ class QueueState:
     dropped: int = 0
 
 
-def _none() -> Sequence[IocState]:
+def _no_states() -> Sequence[IocState]:
     return ()
 
 
@@ -53,7 +53,7 @@ class InstanceReports:
         service: str,
         serving: Callable[[], bool],
         *,
-        iocs: Callable[[], Sequence[IocState]] = _none,
+        iocs: Callable[[], Sequence[IocState]] = _no_states,
         doubles: Callable[[], Sequence[DoubleName]] = lambda: (),
         queues: Callable[[], Sequence[QueueState]] = lambda: (),
         describe: Callable[[InstanceReport], None] = lambda report: None,
@@ -66,21 +66,21 @@ class InstanceReports:
 
     async def run(self) -> None:
         """Report for ever."""
-        subject = self._bus.subject("instances", self._service)
+        subject = self._bus.full_subject("instances", self._service)
         while True:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(_DEADLINE_S):
-                    await self._bus.publish(subject, self.report().SerializeToString())
+                    await self._bus.publish(subject, self.make_report().SerializeToString())
             with suppress(TimeoutError):
                 async with asyncio.timeout(PERIOD_S):
                     await self._news.wait()
             self._news.clear()
 
-    def hurry(self) -> None:
+    def report_soon(self) -> None:
         """Have the next report made now."""
         self._news.set()
 
-    def report(self) -> InstanceReport:
+    def make_report(self) -> InstanceReport:
         """As of now; the next one tells of other IOCs, where there are many."""
         iocs = self._iocs()
         report = InstanceReport(

@@ -91,15 +91,15 @@ class Calls:
     def __init__(self) -> None:
         self._running: set[_Call] = set()
 
-    def add(self, call: _Call) -> None:
+    def add_call(self, call: _Call) -> None:
         """It runs."""
         self._running.add(call)
 
-    def discard(self, call: _Call) -> None:
+    def discard_call(self, call: _Call) -> None:
         """It has ended, or is about to."""
         self._running.discard(call)
 
-    def recheck(self) -> None:
+    def recheck_calls(self) -> None:
         """Cut the streams whose caller may not go on."""
         for call in tuple(self._running):
             call.cut_unless_allowed()
@@ -107,7 +107,7 @@ class Calls:
     def end_all(self, error: errors.DreyError) -> None:
         """Cut them all: whoever waits is told why, before the connections are closed."""
         for call in tuple(self._running):
-            call.cut(error)
+            call.cut_call(error)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -149,11 +149,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap_handler(self, path: str, handler: Any) -> RpcHandler:
-        method = _Method.of(path, handler)
+        method = _Method.method_of_path(path, handler)
 
         async def serve_single(_requests: Any, context: Context) -> Any:
             async with _Call(self, method, context) as call:
-                return await call.answer()
+                return await call.answer_call()
 
         async def serve_streaming(_requests: Any, context: Context) -> None:
             async with _Call(self, method, context) as call:
@@ -184,7 +184,7 @@ class _Method:
     permission: str
 
     @classmethod
-    def of(cls, path: str, handler: Any) -> _Method:
+    def method_of_path(cls, path: str, handler: Any) -> _Method:
         """Of a handler of gRPC; None where nobody serves the method."""
         descriptor = _method_descriptor(path)
         if handler is None:
@@ -227,14 +227,14 @@ class _Call:
 
     async def __aenter__(self) -> _Call:
         carrier = telemetry.metadata_carrier(self._context.invocation_metadata())
-        self._span = telemetry.span(self._method.path.strip("/"), carrier, SpanKind.SERVER)
+        self._span = telemetry.start_span(self._method.path.strip("/"), carrier, SpanKind.SERVER)
         self._span.__enter__()
         try:
             self._admit_caller(carrier)
         except Exception as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise  # not reached: telling the status raises
-        self._server.calls.add(self)
+        self._server.calls.add_call(self)
         return self
 
     def _admit_caller(self, metadata: dict[str, str]) -> None:
@@ -243,10 +243,10 @@ class _Call:
         peer = self._context.peer()
         if method.open:
             host = self._server.host_of(metadata, peer)
-            self._places.enter_context(admission.probes.place(host, "your address"))
+            self._places.enter_context(admission.probes.take_place(host, "your address"))
             return
         try:
-            principal = self._server.authenticator.authenticate(metadata, method.path, peer)
+            principal = self._server.authenticator.authenticate_call(metadata, method.path, peer)
         except errors.Unauthenticated:
             admission.count_refused(self._server.host_of(metadata, peer), self._begin)
             raise
@@ -260,7 +260,7 @@ class _Call:
                 reason=errors.Reason.UNKNOWN_METHOD,
                 metadata={"method": method.path[:200]},
             )
-        principal.require(method.permission, method.path)
+        principal.require_permission(method.permission, method.path)
         if method.streams_in:
             self._hold_place(admission.uploads, holder)
         remaining = self._context.time_remaining()
@@ -272,11 +272,11 @@ class _Call:
         current_holder.set(holder if principal.key_id else "")
 
     def _hold_place(self, room: Room, holder: str) -> None:
-        self._places.enter_context(room.place(holder, "this key"))
+        self._places.enter_context(room.take_place(holder, "this key"))
 
     def _leave_places(self) -> None:
         """Give back the places; a call that has been refused may take long to be told so."""
-        self._server.calls.discard(self)
+        self._server.calls.discard_call(self)
         self._places.close()
 
     # --- the caller, again ---
@@ -284,8 +284,8 @@ class _Call:
     def _require_allowed(self) -> None:
         if self._principal is None:
             return
-        now = self._server.authenticator.renew(self._principal)
-        now.require(self._method.permission, self._method.path)
+        now = self._server.authenticator.renew_principal(self._principal)
+        now.require_permission(self._method.permission, self._method.path)
 
     def cut_unless_allowed(self) -> None:
         """End the call when its caller may not go on.
@@ -299,27 +299,27 @@ class _Call:
         try:
             self._require_allowed()
         except errors.DreyError as error:
-            self.cut(error)
+            self.cut_call(error)
 
-    def cut(self, error: errors.DreyError) -> None:
+    def cut_call(self, error: errors.DreyError) -> None:
         """End the call for a reason; the first one is told."""
         if self._ended_for is not None:
             return
         self._ended_for = error
         if self._outgoing is not None and self._outgoing.since is not None:
-            self._outgoing.cut(error)  # its client may never read again
+            self._outgoing.cut_stream(error)  # its client may never read again
         elif self._task is not None:
             self._task.cancel()
 
     # --- messages ---
 
-    async def answer(self) -> Any:
+    async def answer_call(self) -> Any:
         """The one answer."""
         return await self._inner_handler()(await self._request_argument(), self._context)
 
     async def answer_stream(self) -> None:
         argument = await self._request_argument()
-        with self._server.guard.watched(self._context) as self._outgoing:
+        with self._server.guard.watch_stream(self._context) as self._outgoing:
             context: Any = GuardedContext(self._context, self._outgoing)
             answers = self._inner_handler()(argument, context)
             if inspect.iscoroutine(answers):  # refuses before it streams, or writes by itself
@@ -332,7 +332,7 @@ class _Call:
                 async for message in answers:
                     if self._method.streams_out:
                         self._require_allowed()
-                    await self._outgoing.write(message)
+                    await self._outgoing.write_message(message)
 
     async def _make_in_turns(self, answers: AsyncGenerator[Any, None]) -> AsyncIterator[Any]:
         """The answers, each made in a turn of the key; none is held while a client takes one.
@@ -342,7 +342,7 @@ class _Call:
         holder = current_holder.get()
         async with aclosing(answers):
             while holder:
-                async with self._server.making.turn(holder, LONGEST_TURN_S):
+                async with self._server.making.take_turn(holder, LONGEST_TURN_S):
                     await asyncio.sleep(0)  # a turn without a wait in it would not be waited for
                     message = await anext(answers, None)
                 if message is None:
@@ -370,7 +370,7 @@ class _Call:
                 if self._principal is None or self._method.streams_in:
                     raw = await self._read_message()
                 else:
-                    async with self._server.reading.turn(self._holder):
+                    async with self._server.reading.take_turn(self._holder):
                         raw = await self._read_message()
         except TimeoutError as error:
             raise errors.DeadlineExceeded(
@@ -395,7 +395,9 @@ class _Call:
 
     def _check_request(self, raw: bytes) -> Any:
         return (
-            raw if self._method.parse is None else parse(self._method.path, self._method.parse, raw)
+            raw
+            if self._method.parse is None
+            else parse_request(self._method.path, self._method.parse, raw)
         )
 
     # --- the end ---
@@ -486,7 +488,7 @@ def _check_size(raw: bytes) -> None:
         )
 
 
-def parse(path: str, from_bytes: Callable[[bytes], Any], raw: bytes) -> Any:
+def parse_request(path: str, from_bytes: Callable[[bytes], Any], raw: bytes) -> Any:
     """A request of ours within its limits. Raises `InvalidArgument`."""
     descriptor = _method_descriptor(path)
     if descriptor is not None:
@@ -499,9 +501,9 @@ def parse(path: str, from_bytes: Callable[[bytes], Any], raw: bytes) -> Any:
             reason=errors.Reason.MALFORMED_MESSAGE,
         ) from error
     if isinstance(request, Message):
-        if descriptor is not None and acts(descriptor):
+        if descriptor is not None and method_acts(descriptor):
             limits.check_known_fields(request, raw)
-        limits.check(request)
+        limits.check_limits(request)
     return request
 
 
@@ -511,6 +513,6 @@ def _reads_much(method: MethodDescriptor) -> bool:
     return method.server_streaming and not method.client_streaming and not comes
 
 
-def acts(method: MethodDescriptor) -> bool:
+def method_acts(method: MethodDescriptor) -> bool:
     """Whether a call of the method may change something."""
     return bool(method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS)

@@ -58,9 +58,9 @@ def file_access(path: Path) -> KubernetesAccess:
 
     try:
         config = yaml.safe_load(path.read_text())
-        context = _entry(config, "context", config["current-context"])
-        cluster = _entry(config, "cluster", context["cluster"])
-        user = _entry(config, "user", context["user"])
+        context = _config_entry(config, "context", config["current-context"])
+        cluster = _config_entry(config, "cluster", context["cluster"])
+        user = _config_entry(config, "user", context["user"])
         server = str(cluster["server"]).rstrip("/")
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError) as error:
         raise NoKubernetesAccess(f"{path} is no kubeconfig that can be used: {error!r}") from error
@@ -70,11 +70,11 @@ def file_access(path: Path) -> KubernetesAccess:
                 f"{path}: its user comes by `{means}`, which is not understood here: give a"
                 " kubeconfig whose user has a token, a tokenFile or a client certificate"
             )
-    tls = _tls(cluster, user, path.parent) if server.startswith("https:") else None
-    return KubernetesAccess(server, tls, _token(user, path.parent))
+    tls = _tls_context(cluster, user, path.parent) if server.startswith("https:") else None
+    return KubernetesAccess(server, tls, _token_source(user, path.parent))
 
 
-def _entry(config: Any, kind: str, name: str) -> dict[str, Any]:
+def _config_entry(config: Any, kind: str, name: str) -> dict[str, Any]:
     for entry in config[f"{kind}s"]:
         if entry["name"] == name:
             named_part: dict[str, Any] = entry[kind]
@@ -82,7 +82,7 @@ def _entry(config: Any, kind: str, name: str) -> dict[str, Any]:
     raise KeyError(f"no {kind} {name!r}")
 
 
-def _token(user: Mapping[str, Any], folder: Path) -> Callable[[], str]:
+def _token_source(user: Mapping[str, Any], folder: Path) -> Callable[[], str]:
     if "tokenFile" in user:
         file = folder / user["tokenFile"]
         return lambda: file.read_text().strip()
@@ -90,7 +90,9 @@ def _token(user: Mapping[str, Any], folder: Path) -> Callable[[], str]:
     return lambda: token
 
 
-def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], folder: Path) -> ssl.SSLContext:
+def _tls_context(
+    cluster: Mapping[str, Any], user: Mapping[str, Any], folder: Path
+) -> ssl.SSLContext:
     authority = _bytes_of(cluster, "certificate-authority", folder)
     tls = ssl.create_default_context(cadata=authority.decode() if authority else None)
     if cluster.get("insecure-skip-tls-verify"):

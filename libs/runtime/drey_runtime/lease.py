@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol, TypeAlias
 
-from drey_runtime.clock import boottime
+from drey_runtime.clock import boottime_s
 
 _log = logging.getLogger(__name__)
 Floor: TypeAlias = Callable[[], Awaitable[int]]
@@ -39,7 +39,7 @@ class Term:
         name: str,
         epoch: int,
         until: float = math.inf,
-        clock: Callable[[], float] = boottime,
+        clock: Callable[[], float] = boottime_s,
     ) -> None:
         self.name = name
         self.epoch = epoch
@@ -49,7 +49,7 @@ class Term:
         self._clock = clock
 
     @property
-    def valid(self) -> bool:
+    def still_valid(self) -> bool:
         """Whether anything may be published now: asked before each publish, it reads the clock.
 
         So a process that was stopped, or whose loop was blocked, says nothing when it goes on.
@@ -90,7 +90,7 @@ async def keep_term(term: Term, keep: Callable[[], Awaitable[None]]) -> AsyncIte
             yield term
         finally:
             term.until = -math.inf
-            await _cancel(keeper)
+            await _cancel_task(keeper)
     except asyncio.CancelledError:
         # ours, unless somebody else has cancelled as well
         if term.lost.is_set() and body.uncancel() == 0:
@@ -125,7 +125,7 @@ def _being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
+async def _cancel_task(task: asyncio.Task[None]) -> None:
     """Stop a task; its failure, if it has one, is raised here."""
     task.cancel()
     await asyncio.wait({task})

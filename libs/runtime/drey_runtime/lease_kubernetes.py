@@ -29,9 +29,9 @@ from drey_core.election import (
     still_held,
 )
 from drey_core.errors import Unavailable
-from drey_runtime.backoff import backoff
+from drey_runtime.backoff import backoff_delay
 from drey_runtime.cancellation import reraise_cancellation
-from drey_runtime.clock import boottime, now_ns
+from drey_runtime.clock import boottime_s, now_ns
 from drey_runtime.kubernetes_access import KubernetesAccess, file_access, pod_access
 from drey_runtime.lease import Floor, Term, keep_term, no_floor
 
@@ -50,11 +50,11 @@ _CONNECTIONS = 32
 class LeaseObjects(Protocol):
     """Where the lease objects are. All raise `Unavailable`, within a bounded time."""
 
-    async def read(self, name: str) -> LeaseRecord | None:
+    async def read_record(self, name: str) -> LeaseRecord | None:
         """The newest state; None where there is no such object."""
         ...
 
-    async def write(
+    async def write_record(
         self, name: str, after: LeaseRecord, holder: str, epoch: int, *, take: bool
     ) -> LeaseRecord | None:
         """Set holder and epoch, and renew. None where `after` is not the newest state.
@@ -79,7 +79,7 @@ class KubernetesLease:
         holder: str,
         duration_s: float,
         prefix: str = "",
-        clock: Callable[[], float] = boottime,
+        clock: Callable[[], float] = boottime_s,
     ) -> None:
         self._objects = objects
         self._holder = holder
@@ -92,28 +92,28 @@ class KubernetesLease:
         """As `Lease.held`. While the API server is away it waits for it."""
         tenure = _Tenure(self._objects, f"{self._prefix}{name}", self._holder)
         try:
-            until = await self._acquire(tenure, floor)
-            term = Term(name, tenure.record.epoch, until, self._clock)
+            until = await self._acquire_lease(tenure, floor)
+            term = Term(name, tenure.known_record.epoch, until, self._clock)
             _log.info("lease acquired", extra={"lease": tenure.name, "epoch": term.epoch})
             async with keep_term(term, lambda: self._renew_while_ours(tenure, term)):
                 yield term
         finally:
             await tenure.give_back(self._duration_s / 4)
 
-    async def _acquire(self, tenure: _Tenure, floor: Floor) -> float:
+    async def _acquire_lease(self, tenure: _Tenure, floor: Floor) -> float:
         """Wait for the lease and take it; until when it may be published."""
         candidate = Candidate(self._duration_s)
         trouble, duration_s = "", self._duration_s
         while True:
             try:
-                record = await self._objects.read(tenure.name)
+                record = await self._objects.read_record(tenure.name)
                 if record is not None:
                     # its holder may have had a shorter one: looks have to be closer than that
                     duration_s = min(candidate.duration_of(record), self._duration_s)
                 if record is not None and candidate.may_take(record, self._clock()):
                     epoch = epoch_after(record.epoch, [await floor()])
                     sent_s = self._clock()
-                    if await tenure.write(record, epoch, take=True):
+                    if await tenure.write_record(record, epoch, take=True):
                         return publishes_until(sent_s, self._duration_s)
                 obstacle = "" if record is not None else "there is no such Lease: make it, as the"
                 obstacle += " chart and k8s/manifests do" if obstacle else ""
@@ -123,7 +123,7 @@ class KubernetesLease:
                 _log.warning("lease waits", extra={"lease": tenure.name, "error": obstacle})
             trouble = obstacle
             pause = min(duration_s / 8, _LONGEST_LOOK_S)
-            await asyncio.sleep(backoff(0, first_s=pause, cap_s=pause))
+            await asyncio.sleep(backoff_delay(0, first_s=pause, cap_s=pause))
 
     async def _renew_while_ours(self, tenure: _Tenure, term: Term) -> None:
         """Renew each quarter of the duration; returns when the lease is not ours any more."""
@@ -131,7 +131,7 @@ class KubernetesLease:
         while True:
             await asyncio.sleep(pause)
             try:
-                sent_s = await tenure.renew(self._clock)
+                sent_s = await tenure.renew_principal(self._clock)
             except Unavailable as error:
                 pause = self._duration_s / 16
                 if failures == 0:
@@ -142,10 +142,10 @@ class KubernetesLease:
                 continue
             if sent_s is None:
                 return
-            was_valid = term.valid  # it may have run out while the answer was on its way
+            was_valid = term.still_valid  # it may have run out while the answer was on its way
             term.until = publishes_until(sent_s, self._duration_s)
             pause, failures = self._duration_s / 4, 0
-            if not was_valid and term.valid:
+            if not was_valid and term.still_valid:
                 # nobody else had it meanwhile: the epoch stays
                 _log.warning("lease renewed too late", extra={"lease": tenure.name})
                 term.changed.set()
@@ -162,29 +162,31 @@ class _Tenure:
         self._may_hold = False
 
     @property
-    def record(self) -> LeaseRecord:
+    def known_record(self) -> LeaseRecord:
         """As we wrote it last."""
         assert self._record is not None
         return self._record
 
-    async def write(self, record: LeaseRecord, epoch: int, *, take: bool = False) -> bool:
+    async def write_record(self, record: LeaseRecord, epoch: int, *, take: bool = False) -> bool:
         """Write after `record`; False where somebody was faster."""
         self._may_hold = True
-        written = await self._objects.write(self.name, record, self._holder, epoch, take=take)
+        written = await self._objects.write_record(
+            self.name, record, self._holder, epoch, take=take
+        )
         if written is not None:
             self._record = written
         return written is not None
 
-    async def renew(self, clock: Callable[[], float]) -> float | None:
+    async def renew_principal(self, clock: Callable[[], float]) -> float | None:
         """When the write that succeeded was sent; None where the lease is not ours any more."""
-        record = self.record
+        record = self.known_record
         for _ in range(_FOLLOWED_WRITES):
             sent_s = clock()
-            if await self.write(record, record.epoch):
+            if await self.write_record(record, record.epoch):
                 return sent_s
             # an answer that was lost, or a hand on the object's labels: that takes nothing away
-            stored_record = await self._objects.read(self.name)
-            if stored_record is None or not still_held(self.record, stored_record):
+            stored_record = await self._objects.read_record(self.name)
+            if stored_record is None or not still_held(self.known_record, stored_record):
                 return None
             record = stored_record
         raise Unavailable(f"Lease {self.name} is written by others all the time")
@@ -208,9 +210,9 @@ class _Tenure:
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(timeout_s):
                 # the write that took it may have had no answer
-                stored_record = await self._objects.read(self.name)
+                stored_record = await self._objects.read_record(self.name)
                 if stored_record is not None and stored_record.holder == self._holder:
-                    await self._objects.write(
+                    await self._objects.write_record(
                         self.name, stored_record, "", stored_record.epoch, take=False
                     )
 
@@ -232,11 +234,11 @@ class KubernetesObjects:
         self._duration_s = duration_s
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
-    async def read(self, name: str) -> LeaseRecord | None:
+    async def read_record(self, name: str) -> LeaseRecord | None:
         """As the port says."""
-        return await self._request("get", name, none_at={_NOT_FOUND})
+        return await self._request_record("get", name, none_at={_NOT_FOUND})
 
-    async def write(
+    async def write_record(
         self, name: str, after: LeaseRecord, holder: str, epoch: int, *, take: bool
     ) -> LeaseRecord | None:
         """As the port says."""
@@ -255,9 +257,9 @@ class KubernetesObjects:
                 **({"acquireTime": now} if take else {}),
             },
         }
-        return await self._request("patch", name, patch, none_at={_CONFLICT, _NOT_FOUND})
+        return await self._request_record("patch", name, patch, none_at={_CONFLICT, _NOT_FOUND})
 
-    async def _request(
+    async def _request_record(
         self, verb: str, name: str, body: object = None, *, none_at: set[int]
     ) -> LeaseRecord | None:
         """The lease as the answer has it; None at an answer of `none_at`."""
@@ -283,7 +285,7 @@ class KubernetesObjects:
             raise Unavailable(f"the API server is away: {error or type(error).__name__}") from error
         reraise_cancellation()
         if status == _OK:
-            return _record(json.loads(text))
+            return _record_of_lease(json.loads(text))
         if status in none_at:
             return None
         if status == _FORBIDDEN:
@@ -295,7 +297,7 @@ class KubernetesObjects:
         raise Unavailable(f"the API server answers {status} to {verb} Lease {lease}: {answer_text}")
 
 
-def _record(lease: Mapping[str, Any]) -> LeaseRecord:
+def _record_of_lease(lease: Mapping[str, Any]) -> LeaseRecord:
     meta, spec = lease["metadata"], lease.get("spec") or {}
     annotations = meta.get("annotations") or {}
     holder = spec.get("holderIdentity") or ""

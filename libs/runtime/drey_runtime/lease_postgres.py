@@ -13,9 +13,9 @@ from typing import Literal, TypeAlias
 import asyncpg
 
 from drey_core.errors import Unavailable
-from drey_runtime.backoff import backoff
+from drey_runtime.backoff import backoff_delay
 from drey_runtime.clock import now_ns
-from drey_runtime.database import connect, guard, server_settings
+from drey_runtime.database import connect_once, guard_connection, server_settings
 from drey_runtime.lease import Floor, Term, keep_term, no_floor
 
 _log = logging.getLogger(__name__)
@@ -107,16 +107,16 @@ class PostgresLease:
         holder = _Holder(self._session, self._owner, name, floor)
         self._session.users += 1
         try:
-            await self._acquire(holder)
+            await self._acquire_lease(holder)
             term = Term(name, holder.epoch)
             _log.info("lease acquired", extra={"lease": name, "epoch": term.epoch})
             async with keep_term(term, lambda: self._watch_lock(holder, term)):
                 yield term
         finally:
             self._session.users -= 1
-            await holder.close()
+            await holder.close_session()
 
-    async def _acquire(self, holder: _Holder) -> None:
+    async def _acquire_lease(self, holder: _Holder) -> None:
         failures = 0
         while True:
             try:
@@ -127,21 +127,21 @@ class PostgresLease:
                 if failures == 0:
                     _log.warning("lease waits", extra={"lease": holder.name, "error": str(error)})
                 failures += 1
-                await holder.close()
-            await asyncio.sleep(backoff(0, first_s=self._poll_s, cap_s=self._poll_s))
+                await holder.close_session()
+            await asyncio.sleep(backoff_delay(0, first_s=self._poll_s, cap_s=self._poll_s))
 
     async def _watch_lock(self, holder: _Holder, term: Term) -> None:
         """Watch over the lock; returns when it is lost."""
         while True:
             await asyncio.sleep(self._ping_s)
             try:
-                await holder.ping(self._ping_s / 2)
+                await holder.ping_session(self._ping_s / 2)
             except Unavailable as error:
                 _log.warning(
                     "lease lost its database",
                     extra={"lease": term.name, "error": error.message, "keeps": self._keep},
                 )
-                await holder.close()
+                await holder.close_session()
                 if not (self._keep and await self._take_again(holder, term)):
                     return
 
@@ -153,8 +153,8 @@ class PostgresLease:
                 taken = await holder.try_acquire(again=True)
                 break
             except Unavailable:
-                await holder.close()
-                await asyncio.sleep(backoff(attempt, first_s=0.05, cap_s=self._poll_s))
+                await holder.close_session()
+                await asyncio.sleep(backoff_delay(attempt, first_s=0.05, cap_s=self._poll_s))
                 attempt += 1
         if taken:
             term.epoch = holder.epoch
@@ -182,7 +182,7 @@ class _Session:
         self._failure: Unavailable | None = None
 
     @asynccontextmanager
-    async def use(self, number: int | None = None) -> AsyncIterator[RawConnection]:
+    async def use_connection(self, number: int | None = None) -> AsyncIterator[RawConnection]:
         """The connection for the body alone; that of session `number`, or any. `Unavailable`.
 
         Who waited while a connection was lost, or was not to be had, fails with it: a server that
@@ -195,19 +195,19 @@ class _Session:
             if number is not None and (number != self.number or self._connection is None):
                 raise Unavailable("the session that had the lease has ended")
             try:
-                connection = self._connection or await self._connect()
-                with guard(connection):
+                connection = self._connection or await self._connect_session()
+                with guard_connection(connection):
                     yield connection
                 self._heard_at = time.monotonic()
             except Unavailable as error:
                 if not isinstance(error.__cause__, asyncpg.PostgresError):
                     self._failed_at, self._failure = time.monotonic(), error
-                    self.terminate()
+                    self.terminate_session()
                 raise
 
-    async def _connect(self) -> RawConnection:
-        with guard():
-            self._connection = await connect(
+    async def _connect_session(self) -> RawConnection:
+        with guard_connection():
+            self._connection = await connect_once(
                 self._url,
                 name=self.name,
                 settings=server_settings(self.name) | _SERVER,
@@ -217,26 +217,26 @@ class _Session:
         self.number += 1
         return self._connection
 
-    async def ping(self, number: int, age_s: float) -> None:
+    async def ping_session(self, number: int, age_s: float) -> None:
         """Make sure that session `number` lives: heard of at most `age_s` seconds ago."""
         if number != self.number or time.monotonic() - self._heard_at > age_s:
-            async with self.use(number) as connection:
+            async with self.use_connection(number) as connection:
                 await connection.fetchval("SELECT 1")
 
-    def terminate(self) -> None:
+    def terminate_session(self) -> None:
         """End the session at once, and with it all its locks."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
 
-    async def close(self) -> None:
+    async def close_session(self) -> None:
         """End the session in order, if nobody uses it; takes a second at most."""
         async with self._gate:
             if self.users > 0 or self._connection is None:
                 return
             connection, self._connection = self._connection, None
             try:
-                with guard(connection):
+                with guard_connection(connection):
                     await connection.close(timeout=1)
             except Unavailable:
                 connection.terminate()
@@ -257,7 +257,7 @@ class _Holder:
 
     async def try_acquire(self, *, again: bool = False) -> bool:
         """One try; the epoch is new when it succeeds. Raises `Unavailable`."""
-        async with self._session.use() as connection:
+        async with self._session.use_connection() as connection:
             self._in = self._session.number
             locked = await connection.fetchval("SELECT pg_try_advisory_lock($1)", self._key)
             if not locked and again:
@@ -267,7 +267,7 @@ class _Holder:
             self._in = None
             return False
         floor = max(await self._floor(), self.epoch)
-        async with self._session.use(self._in) as connection:
+        async with self._session.use_connection(self._in) as connection:
             self.epoch = int(
                 await connection.fetchval(_NEXT_EPOCH, self.name, floor + 1, self._owner, now_ns())
             )
@@ -278,13 +278,13 @@ class _Holder:
         high, low = (self._key >> 32) & 0xFFFFFFFF, self._key & 0xFFFFFFFF
         await connection.fetch(_END_FORMER, self._session.name, high, low)
 
-    async def ping(self, age_s: float) -> None:
+    async def ping_session(self, age_s: float) -> None:
         """Make sure that the session lives, and with it the lock. Raises `Unavailable`."""
         if self._in is None:
             raise Unavailable("the lease has no session")
-        await self._session.ping(self._in, age_s)
+        await self._session.ping_session(self._in, age_s)
 
-    async def close(self) -> None:
+    async def close_session(self) -> None:
         """Give the lock back, where we may have it; never fails and takes seconds at most.
 
         Where that cannot be done the session ends: nobody may be kept out by a lock without owner.
@@ -294,11 +294,11 @@ class _Holder:
         if number is not None and number == session.number:
             high, low = (self._key >> 32) & 0xFFFFFFFF, self._key & 0xFFFFFFFF
             try:
-                async with session.use(number) as connection:
+                async with session.use_connection(number) as connection:
                     await connection.fetch(_UNLOCK, self._key, high, low)
             except Unavailable:
                 _log.debug("a lease's session went before its lock was given back")
             except asyncio.CancelledError:
-                session.terminate()
+                session.terminate_session()
                 raise
-        await session.close()
+        await session.close_session()

@@ -35,7 +35,7 @@ _SMALL_BYTES = 64 << 10
 Check = Callable[[Message, str, int], None]
 
 
-def check(message: Message) -> None:
+def check_limits(message: Message) -> None:
     """Raise `InvalidArgument` for the first field of `message` that breaks its limits."""
     _check_message(message, "", 0)
 

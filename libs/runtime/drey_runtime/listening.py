@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from drey_core.errors import Unavailable
-from drey_runtime.backoff import backoff
-from drey_runtime.database import connect, guard
+from drey_runtime.backoff import backoff_delay
+from drey_runtime.database import connect_once, guard_connection
 
 _log = logging.getLogger(__name__)
 _PING_S = 1.0
@@ -50,19 +50,19 @@ class NoticeListener:
                     extra={"channel": self._channel, "error": error.message},
                 )
             failures = 0 if time.monotonic() - begin > _LIVED_S else failures + 1
-            await asyncio.sleep(backoff(failures, first_s=0.1, cap_s=2.0))
+            await asyncio.sleep(backoff_delay(failures, first_s=0.1, cap_s=2.0))
 
     async def _listen_once(self) -> None:
         """Until the connection is lost, or silent for too long: `Unavailable`."""
         lost = asyncio.Event()
-        with guard():
-            connection = await connect(
+        with guard_connection():
+            connection = await connect_once(
                 self._url, name=self._name, timeout=_SILENCE_S, command_timeout=_SILENCE_S
             )
         try:
-            with guard(connection):
+            with guard_connection(connection):
                 connection.add_termination_listener(lambda _: lost.set())
-                await connection.add_listener(self._channel, self._hear)
+                await connection.add_listener(self._channel, self._hear_notice)
                 self._on_connected()
                 while True:
                     await wait_for_event(lost, _PING_S)
@@ -70,7 +70,7 @@ class NoticeListener:
         finally:
             connection.terminate()
 
-    def _hear(self, connection: Any, session: int, channel: str, payload: object) -> None:
+    def _hear_notice(self, connection: Any, session: int, channel: str, payload: object) -> None:
         self._on_notice(session, str(payload))
 
 

@@ -57,7 +57,7 @@ class TextFormatter(logging.Formatter):
         return "\n".join(map(escape_text, super().formatException(ei).splitlines()))
 
 
-def configure(service: str, level: str, form: str) -> None:
+def configure_logging(service: str, level: str, form: str) -> None:
     """Send all logs of this process to standard error in the form asked."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service) if form == "json" else TextFormatter(service))

@@ -27,7 +27,7 @@ from pathlib import Path
 import asyncpg
 
 from drey_core.errors import DreyError, FailedPrecondition, InvalidArgument
-from drey_runtime.database import Connection, guard, server_settings
+from drey_runtime.database import Connection, guard_connection, server_settings
 
 _LOCK = 0x64726579_6D696772  # "dreymigr"
 _LOCK_WAIT_S = 120
@@ -102,7 +102,9 @@ def _read_migration(package: str, path: Path) -> Migration:
     return Migration(package, int(match[1]), match[2], path.read_text(encoding="utf-8"))
 
 
-async def apply(url: str, packages: Sequence[str], application_role: str = "") -> list[Migration]:
+async def apply_migrations(
+    url: str, packages: Sequence[str], application_role: str = ""
+) -> list[Migration]:
     """Apply what is missing, and grant what is needed; returns the migrations applied.
 
     Nothing of a failing file stays. Raises `Unavailable` where Postgres is away, MigrationError for
@@ -110,7 +112,7 @@ async def apply(url: str, packages: Sequence[str], application_role: str = "") -
     run to end.
     """
     wanted = [migration for package in packages for migration in migrations_of(package)]
-    with guard():
+    with guard_connection():
         connection = await asyncpg.connect(
             url,
             timeout=10,
@@ -193,7 +195,7 @@ def _missing_migrations(
 async def check_connection(connection: Connection, packages: Sequence[str]) -> None:
     """Raise MigrationError, saying what to run, unless the schema is exactly that of the files."""
     wanted = [migration for package in packages for migration in migrations_of(package)]
-    with guard():
+    with guard_connection():
         there = await connection.fetchval("SELECT to_regclass('drey_meta.migration') IS NOT NULL")
         applied = await _read_applied(connection, packages) if there else {}
     missing = _missing_migrations(applied, wanted)
@@ -204,9 +206,9 @@ async def check_connection(connection: Connection, packages: Sequence[str]) -> N
         )
 
 
-async def check(url: str, packages: Sequence[str]) -> None:
+async def check_migrations(url: str, packages: Sequence[str]) -> None:
     """The same on a connection of its own. Also raises `Unavailable`."""
-    with guard():
+    with guard_connection():
         connection = await asyncpg.connect(url, timeout=5, command_timeout=10)
         try:
             await check_connection(connection, packages)
@@ -228,10 +230,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--url or DREY_POSTGRES_URL is needed")
     try:
         if options.check:
-            asyncio.run(check(options.url, options.packages))
+            asyncio.run(check_migrations(options.url, options.packages))
             return 0
         for migration in asyncio.run(
-            apply(options.url, options.packages, options.application_role)
+            apply_migrations(options.url, options.packages, options.application_role)
         ):
             sys.stdout.write(f"applied {migration}\n")
     except DreyError as error:

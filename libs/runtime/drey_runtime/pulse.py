@@ -47,10 +47,10 @@ class Pulses:
             await asyncio.sleep(_LOOK_S / 5)
 
     async def _read_heartbeats(self) -> list[Heartbeat | None]:
-        beats = await self._image.heartbeats(self._shards)
+        beats = await self._image.read_heartbeats(self._shards)
         self._begun = self._begun or time.monotonic()
         now = time.monotonic_ns()
         for shard, beat in enumerate(beats):
             sign = (beat.epoch, beat.sequence, beat.time_ns) if beat is not None else None
-            self._signs.see(shard, sign, now)
+            self._signs.see_sign(shard, sign, now)
         return beats

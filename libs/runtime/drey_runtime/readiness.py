@@ -18,7 +18,7 @@ class Readiness:
 
         One that nobody looks at would be not ready for ever, and its process with it.
         """
-        if odd := health.services ^ needs.keys():
+        if odd := health.service_names ^ needs.keys():
             raise ValueError(
                 f"whether {', '.join(sorted(odd))} can serve is not said, or not asked"
             )

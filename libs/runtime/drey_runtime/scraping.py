@@ -96,7 +96,7 @@ class MetricsEndpoint:
         )
 
     @classmethod
-    def open(cls, settings: CommonSettings) -> Self:
+    def open_endpoint(cls, settings: CommonSettings) -> Self:
         """Bind it. Raises `SettingsError` where it is not safe, or cannot be had."""
         listen = settings.metrics_listen
         require_safe_listen(settings, listen, _VARIABLE)
@@ -119,12 +119,12 @@ class MetricsEndpoint:
         """That it was given, where 0 was asked for."""
         return self._server.server_port
 
-    def start(self) -> None:
+    def start_listening(self) -> None:
         """Serve, until `stop`."""
         self._thread.start()
         log.info("metrics at port %d", self.port)
 
-    def stop(self) -> None:
+    def stop_listening(self) -> None:
         """Serve nobody any more."""
         self._server.shutdown()
         self._server.server_close()

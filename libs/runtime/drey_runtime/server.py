@@ -108,7 +108,7 @@ class Health:
         self._serving: dict[str, bool | None] = dict.fromkeys(services)
 
     @property
-    def services(self) -> frozenset[str]:
+    def service_names(self) -> frozenset[str]:
         """All whose state is told."""
         return frozenset(self._serving)
 
@@ -117,7 +117,7 @@ class Health:
         """Whether every service can do its work."""
         return all(self._serving.values())
 
-    def serves(self, service: str) -> bool:
+    def serves_service(self, service: str) -> bool:
         """Whether it can do its work."""
         return bool(self._serving[service])
 
@@ -143,7 +143,7 @@ def bounds_of(settings: CommonSettings) -> Bounds:
 
 
 @asynccontextmanager
-async def serve(
+async def serve_grpc(
     settings: CommonSettings,
     listen: str,
     variable: str,

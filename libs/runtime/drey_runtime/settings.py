@@ -254,7 +254,7 @@ def require_safe_listen(settings: CommonSettings, listen: str, variable: str) ->
         )
 
 
-def variables(cls: type[CommonSettings]) -> dict[str, str]:
+def environment_variables(cls: type[CommonSettings]) -> dict[str, str]:
     """Environment variable of each field of `cls`, by field name."""
     own = f"DREY_{cls.service.upper()}_" if cls.service else "DREY_"
     return {
@@ -263,9 +263,9 @@ def variables(cls: type[CommonSettings]) -> dict[str, str]:
     }
 
 
-def load(cls: type[S]) -> S:
+def load_settings(cls: type[S]) -> S:
     """Read `cls` from the environment. Raises `SettingsError` naming what is wrong."""
-    names = variables(cls)
+    names = environment_variables(cls)
     _refuse_unknown(cls, frozenset(names.values()))
     values = {field: os.environ[v] for field, v in names.items() if os.environ.get(v)}
     try:

@@ -11,11 +11,11 @@ class ChangeSignal:
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
-    def notify(self) -> None:
+    def notify_change(self) -> None:
         """Something changed."""
         self._event.set()
         self._event = asyncio.Event()
 
-    def listen(self) -> asyncio.Event:
+    def listen_for_change(self) -> asyncio.Event:
         """The event of the next `notify`; get it before looking, so that nothing is missed."""
         return self._event

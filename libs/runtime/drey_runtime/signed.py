@@ -23,14 +23,14 @@ class SignedChannel:
         self._channel, self._dress = channel, dress
 
     @classmethod
-    def of(
+    def channel_signed_by(
         cls, channel: grpc.aio.Channel, signer: TokenSigner | None, audience: str
     ) -> grpc.aio.Channel:
         """A channel to the part `audience`, signed by this one, with the trace; for stubs only."""
 
         def dress_metadata(method: str, metadata: Metadata) -> Metadata:
             own = signer.own_metadata(audience, method) if signer is not None else ()
-            return (*metadata, *own, *telemetry.headers().items())
+            return (*metadata, *own, *telemetry.trace_headers().items())
 
         return cast(grpc.aio.Channel, cls(channel, dress_metadata))
 

@@ -64,17 +64,17 @@ class Outgoing:
         self._timer: asyncio.Timeout
 
     @property
-    def held(self) -> int:
+    def held_bytes(self) -> int:
         """Bytes that the handler keeps for this client beside the message that waits."""
         return self._held
 
-    @held.setter
-    def held(self, size: int) -> None:
+    @held_bytes.setter
+    def held_bytes(self, size: int) -> None:
         if size and not self._held:
             self.held_since = time.monotonic()
         self._held = size
 
-    async def write(self, message: Message | bytes) -> None:
+    async def write_message(self, message: Message | bytes) -> None:
         """Give a message to gRPC, and wait until it has left.
 
         Raises the `DreyError` of a cut, and `CancelledError` when the client has left.
@@ -111,7 +111,7 @@ class Outgoing:
                 # else the error, its traceback and this frame keep each other, and the message
                 del error
 
-    def cut(self, error: DreyError) -> None:
+    def cut_stream(self, error: DreyError) -> None:
         """End the call although its message still waits."""
         log.info("a call is cut: %s", error.message)
         self._error, self.cut_at = error, time.monotonic()
@@ -123,7 +123,7 @@ class GuardedContext:
 
     def __init__(self, context: Context, outgoing: Outgoing) -> None:
         self._context = context
-        self.write = outgoing.write
+        self.write = outgoing.write_message
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -134,7 +134,7 @@ _current: ContextVar[ref[Outgoing] | None] = ContextVar("outgoing", default=None
 its context, and so the call with its last message, for minutes after it has ended."""
 
 
-def outgoing() -> Outgoing | None:
+def current_outgoing() -> Outgoing | None:
     """The answers of the call that is served in this context; None where it has ended."""
     current = _current.get()
     return None if current is None else current()
@@ -148,7 +148,7 @@ class StallGuard:
         self._open: set[Outgoing] = set()
 
     @contextmanager
-    def watched(self, context: Context) -> Iterator[Outgoing]:
+    def watch_stream(self, context: Context) -> Iterator[Outgoing]:
         """The answers of a call, looked at until the call has ended in gRPC too."""
         outgoing = Outgoing(context)
         self._open.add(outgoing)
@@ -157,7 +157,7 @@ class StallGuard:
         try:
             yield outgoing
         finally:
-            outgoing.held = outgoing.size = 0
+            outgoing.held_bytes = outgoing.size = 0
             _current.reset(token)
 
     async def run(self) -> None:
@@ -179,10 +179,10 @@ class StallGuard:
 
     def _cut_waiting(self, now: float) -> None:
         waits = {o: now - o.since for o in self._open if o.since is not None and not o.cut_at}
-        kept = {o: now - o.held_since if o.held else 0.0 for o in waits}
+        kept = {o: now - o.held_since if o.held_bytes else 0.0 for o in waits}
         slow = [o for o in waits if waits[o] > _SLOW_S or kept[o] > _LATE_S]
         slow.sort(key=lambda o: max(waits[o], kept[o]), reverse=True)
-        total = sum(o.held + o.size for o in slow)
+        total = sum(o.held_bytes + o.size for o in slow)
         for index, each in enumerate(slow):
             error = None
             if waits[each] > self._cut_s:
@@ -191,8 +191,8 @@ class StallGuard:
             elif total > self._max_bytes and (waits[each] > _SLOW_S or index < len(slow) - 1):
                 error = _too_slow("too much waits for clients that read slowly, or not at all")
             if error is not None:
-                total -= each.held + each.size
-                each.cut(error)
+                total -= each.held_bytes + each.size
+                each.cut_stream(error)
 
     def _close_stuck(self, now: float) -> None:
         stuck: dict[str, int] = {}

@@ -42,7 +42,7 @@ refused_messages = meter.create_counter(
 loop_items = meter.create_counter("drey.loop.items", "1", "What loops worked off, by loop")
 
 
-def configure(service: str, version: str, endpoint: str, *readers: MetricReader) -> None:
+def configure_telemetry(service: str, version: str, endpoint: str, *readers: MetricReader) -> None:
     """Set the providers of this process; `endpoint` empty sends nothing. `readers` get metrics."""
     resource = Resource.create({"service.name": f"drey-{service}", "service.version": version})
     provider = TracerProvider(resource=resource)
@@ -58,7 +58,7 @@ def configure(service: str, version: str, endpoint: str, *readers: MetricReader)
     metrics.set_meter_provider(MeterProvider(resource=resource, metric_readers=metric_readers))
 
 
-def shutdown() -> None:
+def shutdown_telemetry() -> None:
     """Send what is left; blocks at most a few seconds."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
@@ -68,7 +68,7 @@ def shutdown() -> None:
         meters.shutdown()
 
 
-def headers() -> dict[str, str]:
+def trace_headers() -> dict[str, str]:
     """The current trace context as headers, for NATS and gRPC."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
@@ -76,7 +76,7 @@ def headers() -> dict[str, str]:
 
 
 @contextmanager
-def span(
+def start_span(
     name: str, carrier: Mapping[str, str] | None = None, kind: SpanKind = SpanKind.INTERNAL
 ) -> Iterator[Span]:
     """A span, under the context in `carrier` where one is given, and current inside."""

@@ -14,18 +14,18 @@ E = TypeVar("E")
 
 
 @overload
-async def together(a: Awaitable[A], b: Awaitable[B], /) -> tuple[A, B]: ...
+async def run_together(a: Awaitable[A], b: Awaitable[B], /) -> tuple[A, B]: ...
 @overload
-async def together(a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], /) -> tuple[A, B, C]: ...
+async def run_together(a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], /) -> tuple[A, B, C]: ...
 @overload
-async def together(
+async def run_together(
     a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], /
 ) -> tuple[A, B, C, D]: ...
 @overload
-async def together(
+async def run_together(
     a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], e: Awaitable[E], /
 ) -> tuple[A, B, C, D, E]: ...
-async def together(*work: Awaitable[Any]) -> tuple[Any, ...]:
+async def run_together(*work: Awaitable[Any]) -> tuple[Any, ...]:
     """The results in order. Raises the first error, once all the others were cancelled and ended.
 
     `asyncio.gather` lets them go on, with the connections that they hold, and nobody waits for

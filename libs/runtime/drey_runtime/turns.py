@@ -20,7 +20,7 @@ class Turns:
         self._of: dict[str, tuple[asyncio.Semaphore, list[None]]] = {}
 
     @asynccontextmanager
-    async def turn(self, holder: str, longest_s: float | None = None) -> AsyncIterator[None]:
+    async def take_turn(self, holder: str, longest_s: float | None = None) -> AsyncIterator[None]:
         """Wait for a turn and hold it; after `longest_s` the next one has it, whatever is done."""
         mine, users = self._of.setdefault(holder, (asyncio.Semaphore(self._most), []))
         users.append(None)

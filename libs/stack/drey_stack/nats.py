@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from drey_stack.errors import PartFailed
-from drey_stack.part import Part, within
+from drey_stack.part import Part, answers_within
 from drey_stack.ports import LOOPBACK
 from drey_stack.private import write_private
 from drey_stack.process import Process
@@ -43,7 +43,7 @@ class Nats(Part):
         """`nats://user:password@127.0.0.1:port`."""
         return f"nats://{_USER}:{self.password}@{LOOPBACK}:{self.port}"
 
-    async def prepare(self, deadline: float) -> None:
+    async def prepare_files(self, deadline: float) -> None:
         """Write the configuration. The password lies in it, so that no `ps` shows it."""
         write_private(
             self.folder / "nats.conf",
@@ -52,14 +52,14 @@ class Nats(Part):
             f'authorization {{ user: "{_USER}", password: "{self.password}" }}\n',
         )
 
-    def spawn(self) -> Process:
+    def spawn_process(self) -> Process:
         """Start the server."""
         argv = [nats_program(), "-c", str(self.folder / "nats.conf")]
-        return Process.spawn(argv, log=self.log_path, death_signal=self.death_signal)
+        return Process.spawn_process(argv, log=self.log_path, death_signal=self.death_signal)
 
-    async def answers(self) -> bool:
+    async def answers_requests(self) -> bool:
         """Whether it greets a new connection."""
-        return await within(self._greets_clients, 1.0)
+        return await answers_within(self._greets_clients, 1.0)
 
     async def _greets_clients(self) -> bool:
         reader, writer = await asyncio.open_connection(LOOPBACK, self.port)

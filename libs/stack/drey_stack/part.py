@@ -17,7 +17,7 @@ import psutil
 from drey_stack.errors import PartFailed
 from drey_stack.ports import LOOPBACK, free_port, is_free
 from drey_stack.private import RunFolder, hold_folder, write_private
-from drey_stack.process import Process, tail
+from drey_stack.process import Process, tail_lines
 
 DEFAULT_DEADLINE = 300.0
 """Seconds; catches a server that hangs, on a machine of any pace."""
@@ -51,15 +51,15 @@ class Part(ABC):
     # ---- what a server has to say about itself
 
     @abstractmethod
-    async def prepare(self, deadline: float) -> None:
+    async def prepare_files(self, deadline: float) -> None:
         """Write configuration and initial data; runs before each start."""
 
     @abstractmethod
-    def spawn(self) -> Process:
+    def spawn_process(self) -> Process:
         """Start the server process."""
 
     @abstractmethod
-    async def answers(self) -> bool:
+    async def answers_requests(self) -> bool:
         """Whether the started process serves requests now."""
 
     @property
@@ -124,7 +124,7 @@ class Part(ABC):
             if self._process is not None:
                 await self._process.stop(self.stop_signal, grace)
         finally:
-            self._run_folder.remove()
+            self._run_folder.remove_folder()
             self._release_folder()
 
     async def kill(self) -> None:
@@ -161,8 +161,8 @@ class Part(ABC):
         for attempt in range(100):  # 10 s at least, for the last owner to be gone
             if not self.socket:
                 await self._choose_port(end, first=attempt == 0)
-            await self.prepare(self._seconds_left(end))
-            self._process = self.spawn()
+            await self.prepare_files(self._seconds_left(end))
+            self._process = self.spawn_process()
             if await self._until_answer(end):
                 if not self.socket:
                     write_private(self.folder / "port", f"{self._port}\n")
@@ -177,7 +177,7 @@ class Part(ABC):
         process = self._process
         assert process is not None
         while process.running:
-            if await self.answers():
+            if await self.answers_requests():
                 return True
             if time.monotonic() > end:
                 raise PartFailed(self.name, "did not answer in time", self._log_tail())
@@ -186,7 +186,7 @@ class Part(ABC):
 
     def _worth_retrying(self) -> bool:
         """Whether its last words say that the port or the folder was about to become free."""
-        words = tail(self.log_path, 12).lower()
+        words = tail_lines(self.log_path, 12).lower()
         signs = ("address already in use", "already exists", "still in use", "could not bind")
         return any(sign in words for sign in signs)
 
@@ -221,7 +221,7 @@ class Part(ABC):
         """Leave nothing behind; goes through even when cancelled again."""
         if self._process is not None and self._process.running:
             await self._kill_tree(self._process)
-        self._run_folder.remove()
+        self._run_folder.remove_folder()
         self._release_folder()
 
     async def _kill_tree(self, process: Process) -> None:
@@ -260,7 +260,7 @@ class Part(ABC):
         return secret
 
     def _log_tail(self) -> str:
-        return tail(self.log_path)
+        return tail_lines(self.log_path)
 
     @staticmethod
     def _seconds_left(end: float) -> float:
@@ -277,7 +277,7 @@ def _alive_processes(family: list[psutil.Process]) -> list[psutil.Process]:
     return alive
 
 
-async def within(action: Callable[[], Awaitable[bool]], seconds: float) -> bool:
+async def answers_within(action: Callable[[], Awaitable[bool]], seconds: float) -> bool:
     """The action's answer, or False where it takes longer or the connection fails."""
     try:
         async with asyncio.timeout(seconds):

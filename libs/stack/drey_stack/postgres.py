@@ -23,7 +23,7 @@ from drey_stack.errors import FolderBusy, PartFailed
 from drey_stack.part import DEFAULT_DEADLINE, Part
 from drey_stack.ports import LOOPBACK
 from drey_stack.private import others_reach, write_private
-from drey_stack.process import Process, User, tail
+from drey_stack.process import Process, User, tail_lines
 
 _NO_PID = 1 << 22
 """Linux gives out smaller ones."""
@@ -163,7 +163,7 @@ class Postgres(Part):
         """The cluster's folder."""
         return self.folder / "data"
 
-    async def prepare(self, deadline: float) -> None:
+    async def prepare_files(self, deadline: float) -> None:
         """Make the cluster if there is none yet."""
         self._make_reachable()
         if (self.data / "PG_VERSION").exists():
@@ -180,7 +180,7 @@ class Postgres(Part):
         if not copied and not self.socket:
             return
         owner = (self._user.uid, self._user.gid) if self._user else None
-        run = self._run_folder.make(owner)
+        run = self._run_folder.make_folder(owner)
         for stale in run.glob(".s.PGSQL.*"):
             stale.unlink()
         if copied:
@@ -237,7 +237,7 @@ class Postgres(Part):
     async def _copy_template(self, template: Path, deadline: float) -> None:
         if not (template / "data" / "PG_VERSION").exists():
             async with _Building(Postgres(template, fsync=False)) as builder:
-                await builder.prepare(deadline)
+                await builder.prepare_files(deadline)
         self._secret = (template / "password").read_text(encoding="ascii").strip()
         write_private(self.folder / "password", self._secret + "\n")
         partial = self.folder / "data.new"
@@ -294,7 +294,7 @@ class Postgres(Part):
             os.lseek(stdin, 0, os.SEEK_SET)
             if self._user is not None:
                 os.fchown(stdin, self._user.uid, self._user.gid)
-            process = Process.spawn(
+            process = Process.spawn_process(
                 argv,
                 cwd=Path("/"),
                 log=log,
@@ -309,13 +309,13 @@ class Postgres(Part):
             async with asyncio.timeout(deadline):
                 status = await process.wait()
         except TimeoutError as error:
-            raise PartFailed(self.name, f"{name} took too long", tail(log)) from error
+            raise PartFailed(self.name, f"{name} took too long", tail_lines(log)) from error
         finally:
             # initdb asks a shell for help: the group goes as a whole
             process.kill_group()
             await process.wait()
         if status != 0:
-            raise PartFailed(self.name, f"{name} failed with status {status}", tail(log))
+            raise PartFailed(self.name, f"{name} failed with status {status}", tail_lines(log))
 
     @staticmethod
     def _server_environment() -> dict[str, str]:
@@ -323,7 +323,7 @@ class Postgres(Part):
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_", "LANG"))}
         return {**kept, "LC_ALL": "C"}
 
-    def spawn(self) -> Process:
+    def spawn_process(self) -> Process:
         """Start the server."""
         listen = (
             {
@@ -343,7 +343,7 @@ class Postgres(Part):
             argv = [str(self._programs / "postgres"), "-D", name]
             for key, value in settings.items():
                 argv += ["-c", f"{key}={value}"]
-            return Process.spawn(
+            return Process.spawn_process(
                 argv,
                 env=self._server_environment(),
                 cwd=Path("/"),
@@ -353,7 +353,7 @@ class Postgres(Part):
                 descriptors=descriptors,
             )
 
-    async def answers(self) -> bool:
+    async def answers_requests(self) -> bool:
         """Whether its pid file says "ready", as pg_ctl looks at it."""
         try:
             lines = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
@@ -406,5 +406,5 @@ class _Building:
                 await asyncio.sleep(0.05)
 
     async def __aexit__(self, *error: object) -> None:
-        self._template._run_folder.remove()
+        self._template._run_folder.remove_folder()
         self._template._release_folder()

@@ -61,7 +61,7 @@ def write_private(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def quoted(path: Path) -> str:
+def quote_path(path: Path) -> str:
     """A path as the configuration of Valkey takes it; StackError where they cannot."""
     text = str(path)
     if any(ord(letter) < 32 for letter in text):
@@ -90,7 +90,7 @@ class RunFolder:
         self._lock: int | None = None
         self.path = Path()
 
-    def make(self, owner: tuple[int, int] | None = None) -> Path:
+    def make_folder(self, owner: tuple[int, int] | None = None) -> Path:
         """Make it unless it is there, for us or for `owner` (uid, gid), who can run programs in it.
 
         The same object makes it under the same name again.
@@ -110,7 +110,7 @@ class RunFolder:
             os.chown(self.path, *owner)
         return self.path
 
-    def remove(self) -> None:
+    def remove_folder(self) -> None:
         """Remove it with everything in it; harmless if it was never made."""
         if self._lock is not None:
             shutil.rmtree(self.path)

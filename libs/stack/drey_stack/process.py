@@ -41,7 +41,7 @@ class Process:
         self._loop.add_reader(self._fd, self._reap_child)
 
     @classmethod
-    def spawn(
+    def spawn_process(
         cls,
         argv: Sequence[str],
         *,
@@ -145,10 +145,10 @@ class Process:
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of its log, for error messages; empty without a log."""
-        return tail(self._log, lines) if self._log else ""
+        return tail_lines(self._log, lines) if self._log else ""
 
 
-def tail(path: Path, lines: int = 20) -> str:
+def tail_lines(path: Path, lines: int = 20) -> str:
     """The last `lines` lines of a text file (of its last 16 KiB); empty if there is no file."""
     try:
         with path.open("rb") as file:

@@ -19,9 +19,9 @@ from drey_stack.envoy_config import HttpOptions, Upstream
 from drey_stack.errors import StackError
 
 
-def prepare(arguments: Sequence[str]) -> list[str]:
+def prepare_envoy(arguments: Sequence[str]) -> list[str]:
     """Write the files; the command to become. Raises `StackError`."""
-    given = _parser().parse_args(arguments)
+    given = _argument_parser().parse_args(arguments)
     if (given.certificate is None) != (given.key is None):
         raise StackError("--certificate and --key go together: give both or neither")
     host, _, port = given.gateway.rpartition(":")
@@ -46,7 +46,7 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     return envoy_command(str(program), config)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m drey_stack.serve_http")
     parser.add_argument("--listen", required=True, metavar="IP:PORT")
     parser.add_argument("--gateway", required=True, metavar="HOST:PORT")
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     try:
-        command = prepare(sys.argv[1:])
+        command = prepare_envoy(sys.argv[1:])
     except StackError as error:
         print(f"drey-web: {error}", file=sys.stderr)  # noqa: T201  it is the command's answer
         sys.exit(2)

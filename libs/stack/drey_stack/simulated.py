@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from drey_stack.errors import PartFailed
-from drey_stack.foreground import finish
+from drey_stack.foreground import finish_shielded
 from drey_stack.private import hold_folder
-from drey_stack.process import Process, tail
+from drey_stack.process import Process, tail_lines
 
 MODULE = "drey_machine"
 """Runs as a program of its own; this package does not depend on it."""
@@ -49,7 +49,7 @@ class SimulatedMachine:
             async with asyncio.timeout(_START_S):
                 described = await self._wait_description(self._process)
         except BaseException:
-            await finish(self._stop_machine())
+            await finish_shielded(self._stop_machine())
             raise
         self.environment = described["env"]
         self.ports = (described["ca_port"], described["repeater_port"])
@@ -57,7 +57,7 @@ class SimulatedMachine:
 
     async def __aexit__(self, *_: object) -> None:
         """Stop it, also when cancelled."""
-        await finish(self._stop_machine())
+        await finish_shielded(self._stop_machine())
 
     async def wait_ended(self) -> NoReturn:
         """Wait until it ends by itself, and raise `PartFailed` with the end of its log.
@@ -66,7 +66,7 @@ class SimulatedMachine:
         """
         assert self._process is not None
         code = await self._process.wait()
-        log = tail(self.folder / "machine.log")
+        log = tail_lines(self.folder / "machine.log")
         raise PartFailed("the simulated machine", f"ended with {code}", log)
 
     async def _stop_machine(self) -> None:
@@ -78,13 +78,13 @@ class SimulatedMachine:
 
     def _spawn_machine(self, *arguments: str) -> Process:
         argv = [sys.executable, "-m", MODULE, *arguments, "--folder", str(self.folder)]
-        return Process.spawn(argv, log=self.folder / "machine.log")
+        return Process.spawn_process(argv, log=self.folder / "machine.log")
 
     async def _wait_description(self, process: Process) -> dict[str, Any]:
         path = self.folder / "machine.json"
         while not path.exists():
             if not process.running:
-                log = tail(self.folder / "machine.log")
+                log = tail_lines(self.folder / "machine.log")
                 raise PartFailed("the simulated machine", "ended during its start", log)
             await asyncio.sleep(0.05)
         description: dict[str, Any] = json.loads(path.read_text())
@@ -99,5 +99,5 @@ class SimulatedMachine:
             await process.stop()
             raise
         if code:
-            log = tail(self.folder / "machine.log")
+            log = tail_lines(self.folder / "machine.log")
             raise PartFailed(f"{MODULE} {arguments[0]}", f"ended with {code}", log)

@@ -39,17 +39,17 @@ def strict_json(services: Iterable[str]) -> str:
                 _add_message(method.input_type, messages)
                 routes.setdefault(verb, []).append(
                     {
-                        "pattern": _pattern(template),
+                        "pattern": _path_pattern(template),
                         "input": method.input_type.full_name,
                         "body": bool(rule.body),
                         "streams": method.server_streaming,
                     }
                 )
-    tables = f"local ROUTES = {_lua(routes)}\nlocal MESSAGES = {_lua(messages)}\n"
+    tables = f"local ROUTES = {_lua_literal(routes)}\nlocal MESSAGES = {_lua_literal(messages)}\n"
     return tables + _PROGRAM.read_text()
 
 
-def _pattern(template: str) -> str:
+def _path_pattern(template: str) -> str:
     """A pattern of Lua; a variable stands for one part of a path, and no verb is in it."""
     texts = [_LUA_MAGIC.sub(r"%\1", text) for text in VARIABLE.split(template)[::2]]
     return "^" + "[^/:]+".join(texts) + "$"
@@ -61,10 +61,10 @@ def _add_message(message: Descriptor, messages: dict[str, dict[str, str | bool]]
     fields: dict[str, str | bool] = {}
     messages[message.full_name] = fields
     for field in message.fields:
-        fields[field.name] = fields[field.json_name] = _kind(field, messages)
+        fields[field.name] = fields[field.json_name] = _field_kind(field, messages)
 
 
-def _kind(field: FieldDescriptor, messages: dict[str, dict[str, str | bool]]) -> str:
+def _field_kind(field: FieldDescriptor, messages: dict[str, dict[str, str | bool]]) -> str:
     """Name of the message or enum of a field; empty for scalars, maps and Google's own types."""
     inner = field.message_type
     if field.enum_type is not None:
@@ -80,10 +80,14 @@ def _add_enum(enum: EnumDescriptor, messages: dict[str, dict[str, str | bool]]) 
     messages[enum.full_name] = dict.fromkeys(enum.values_by_name, True)
 
 
-def _lua(value: Any) -> str:
+def _lua_literal(value: Any) -> str:
     """A literal of Lua."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"[{_lua(key)}] = {_lua(v)}" for key, v in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"[{_lua_literal(key)}] = {_lua_literal(v)}" for key, v in value.items())
+            + "}"
+        )
     if isinstance(value, list):
-        return "{" + ", ".join(map(_lua, value)) + "}"
+        return "{" + ", ".join(map(_lua_literal, value)) + "}"
     return json.dumps(value)

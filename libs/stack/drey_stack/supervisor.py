@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from drey_stack.errors import ChildFailed, StackError
-from drey_stack.process import Process, tail
+from drey_stack.process import Process, tail_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class RestartPolicy:
     healthy_s: float = 10.0
     limit: int | None = None
 
-    def delay(self, restart: int) -> float:
+    def restart_delay(self, restart: int) -> float:
         """Seconds to wait before the `restart`-th restart in a row (from 1)."""
         full = min(self.cap_s, self.initial_s * self.factor ** min(restart - 1, 60))
         return full * (1 - self.jitter * random.random())
@@ -96,20 +96,20 @@ class _Kept:
         self.task: asyncio.Task[None] | None = None
         self.changed = asyncio.Event()
 
-    def status(self) -> ChildStatus:
+    def child_status(self) -> ChildStatus:
         pid = self.process.pid if self.process and self.process.running else None
         return ChildStatus(self.child.name, self.state, pid, self.restarts, self.last_returncode)
 
-    def become(self, state: ChildState) -> None:
+    def become_state(self, state: ChildState) -> None:
         self.state = state
         self.changed.set()
         self.changed = asyncio.Event()
 
-    async def launch(self) -> None:
+    async def launch_child(self) -> None:
         """Start the process and return when it is ready; ChildFailed otherwise, with it gone."""
-        self.become(ChildState.STARTING)
+        self.become_state(ChildState.STARTING)
         child = self.child
-        process = Process.spawn(child.argv, env=child.env, cwd=child.cwd, log=child.log)
+        process = Process.spawn_process(child.argv, env=child.env, cwd=child.cwd, log=child.log)
         self.process = process
         try:
             await self._until_ready(process)
@@ -118,7 +118,7 @@ class _Kept:
             await process.wait()
             self.last_returncode = process.returncode
             raise
-        self.become(ChildState.READY)
+        self.become_state(ChildState.READY)
 
     async def _until_ready(self, process: Process) -> None:
         if self.child.ready is None:
@@ -149,10 +149,10 @@ class _Kept:
 
     def _failure_of(self, reason: str) -> ChildFailed:
         code = self.process.returncode if self.process else None
-        text = tail(self.child.log) if self.child.log else ""
+        text = tail_lines(self.child.log) if self.child.log else ""
         return ChildFailed(self.child.name, reason, code, text)
 
-    async def keep(self) -> None:
+    async def keep_running(self) -> None:
         """Restart the child each time it ends; returns when it has failed for good."""
         in_a_row = 0
         begun = time.monotonic()
@@ -164,24 +164,24 @@ class _Kept:
             in_a_row = 1 if time.monotonic() - begun > policy.healthy_s else in_a_row + 1
             if policy.limit is not None and in_a_row > policy.limit:
                 self.failure = self._failure_of("ended, and is not to be restarted")
-                self.become(ChildState.FAILED)
+                self.become_state(ChildState.FAILED)
                 return
-            self.become(ChildState.WAITING)
+            self.become_state(ChildState.WAITING)
             self._say(f"{self.child.name} ended{_by(self.last_returncode)}, starting it again")
-            await asyncio.sleep(policy.delay(in_a_row))
+            await asyncio.sleep(policy.restart_delay(in_a_row))
             self.restarts += 1
             begun = time.monotonic()
             # a restart that fails has ended its process: the loop goes round and waits longer
             with suppress(ChildFailed):
-                await self.launch()
+                await self.launch_child()
                 self._say(f"{self.child.name} runs again")
 
-    async def stop(self) -> None:
+    async def stop_child(self) -> None:
         if self.task is not None:
             await _cancel_tasks(self.task)
         if self.process is not None:
             self.last_returncode = await self.process.stop(grace=self.child.stop_grace_s)
-        self.become(ChildState.STOPPED)
+        self.become_state(ChildState.STOPPED)
 
 
 class Supervisor:
@@ -198,7 +198,7 @@ class Supervisor:
         self._kept: dict[str, _Kept] = {}
         self._news = asyncio.Event()
 
-    async def start(self, child: Child) -> None:
+    async def start_child(self, child: Child) -> None:
         """Start a child and return when it is ready.
 
         Raises `ChildFailed` if it ends or takes too long before that: a first start isn't
@@ -209,17 +209,17 @@ class Supervisor:
         kept = _Kept(child, self._say)
         self._kept[child.name] = kept
         try:
-            await kept.launch()
+            await kept.launch_child()
         except BaseException:
             del self._kept[child.name]
             raise
-        kept.task = asyncio.create_task(kept.keep(), name=f"keep {child.name}")
+        kept.task = asyncio.create_task(kept.keep_running(), name=f"keep {child.name}")
         kept.task.add_done_callback(lambda _: self._news.set())
         self._news.set()
 
-    async def stop(self, name: str) -> None:
+    async def stop_child(self, name: str) -> None:
         """Stop one child and forget it. KeyError if there is none of that name."""
-        await self._kept[name].stop()
+        await self._kept[name].stop_child()
         del self._kept[name]
 
     async def stop_all(self) -> None:
@@ -228,7 +228,7 @@ class Supervisor:
             name = next(reversed(self._kept))
             kept = self._kept[name]
             try:
-                await kept.stop()
+                await kept.stop_child()
             except BaseException:
                 self._kill_all()
                 raise
@@ -247,16 +247,16 @@ class Supervisor:
         if process is not None:
             process.send_signal(number)
 
-    def status(self) -> list[ChildStatus]:
+    def child_statuses(self) -> list[ChildStatus]:
         """All children in the order of their start."""
-        return [kept.status() for kept in self._kept.values()]
+        return [kept.child_status() for kept in self._kept.values()]
 
     async def wait_for(self, name: str, state: ChildState, *, restarts: int = 0) -> ChildStatus:
         """Wait until a child is in `state` after at least `restarts` restarts. Safe to cancel."""
         kept = self._kept[name]
         while kept.state is not state or kept.restarts < restarts:
             await kept.changed.wait()
-        return kept.status()
+        return kept.child_status()
 
     async def wait_any_failed(self) -> None:
         """Wait until a child has failed for good, then raise its `ChildFailed`. Safe to cancel."""

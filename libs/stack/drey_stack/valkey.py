@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from drey_stack.errors import PartFailed
-from drey_stack.part import Part, within
+from drey_stack.part import Part, answers_within
 from drey_stack.ports import LOOPBACK
-from drey_stack.private import quoted, write_private
+from drey_stack.private import quote_path, write_private
 from drey_stack.process import Process
 
 
@@ -39,30 +39,30 @@ class Valkey(Part):
         """Of the Unix socket."""
         return self._run_folder.path / "valkey.sock"
 
-    async def prepare(self, deadline: float) -> None:
+    async def prepare_files(self, deadline: float) -> None:
         """Write the configuration. The password lies in it, so that no `ps` shows it."""
         if self.socket:
-            self._run_folder.make()
+            self._run_folder.make_folder()
             listen = f"port 0\nunixsocket {self.address}\nunixsocketperm 700\n"
         else:
             listen = f"bind {LOOPBACK}\nport {self.port}\n"
         write_private(
             self.folder / "valkey.conf",
-            f"{listen}dir {quoted(self.folder)}\n"
+            f"{listen}dir {quote_path(self.folder)}\n"
             f"requirepass {self.password}\ndaemonize no\n"
             'save ""\nappendonly no\nmaxmemory-policy noeviction\n'
             # batches of a full image must not cut a client that reads a moment later
             "client-output-buffer-limit pubsub 0 0 0\n",
         )
 
-    def spawn(self) -> Process:
+    def spawn_process(self) -> Process:
         """Start the server."""
         argv = [valkey_program(), str(self.folder / "valkey.conf")]
-        return Process.spawn(argv, log=self.log_path, death_signal=self.death_signal)
+        return Process.spawn_process(argv, log=self.log_path, death_signal=self.death_signal)
 
-    async def answers(self) -> bool:
+    async def answers_requests(self) -> bool:
         """Whether it answers a PING with our password (so it isn't somebody else's)."""
-        return await within(self._answers_ping, 1.0)
+        return await answers_within(self._answers_ping, 1.0)
 
     async def _answers_ping(self) -> bool:
         if self.socket:

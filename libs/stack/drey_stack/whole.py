@@ -32,7 +32,7 @@ from drey.snapshot.v1 import snapshot_service_pb2
 from drey_stack.envoy import Envoy
 from drey_stack.envoy_config import HttpOptions, Upstream
 from drey_stack.errors import ChildFailed, StackError
-from drey_stack.foreground import finish
+from drey_stack.foreground import finish_shielded
 from drey_stack.nats import Nats
 from drey_stack.part import Part
 from drey_stack.ports import LOOPBACK, free_port, is_free, reached_at
@@ -146,7 +146,7 @@ class Stack:
         self._stack = AsyncExitStack()
 
     @property
-    def environment(self) -> dict[str, str]:
+    def client_environment(self) -> dict[str, str]:
         """The environment of the services."""
         # of EPICS either all is of this process or all is given, lest a machine that was not meant
         # be found
@@ -173,7 +173,7 @@ class Stack:
         try:
             await self._start_all()
         except BaseException:
-            await finish(self._stack.aclose())
+            await finish_shielded(self._stack.aclose())
             raise
         return self
 
@@ -184,7 +184,7 @@ class Stack:
         trace: TracebackType | None,
     ) -> None:
         """Stop everything in reverse order, also when cancelled."""
-        await finish(self._stack.aclose())
+        await finish_shielded(self._stack.aclose())
 
     async def _start_all(self) -> None:
         self._take_folder()
@@ -210,10 +210,10 @@ class Stack:
         for name in _OWN:
             for path in self.folder.glob(name):
                 make_private(path)
-        self._run_folder.make()
+        self._run_folder.make_folder()
 
     def _release_folder(self) -> None:
-        self._run_folder.remove()
+        self._run_folder.remove_folder()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -259,7 +259,7 @@ class Stack:
         return f"unix:{self._run_folder.path / name}.sock"
 
     @property
-    def certificate(self) -> Path | None:
+    def certificate_path(self) -> Path | None:
         """By which the gateway is believed, where it speaks TLS."""
         path = self.options.environment.get(_TLS[0])
         return Path(path) if path is not None else None
@@ -267,9 +267,9 @@ class Stack:
     def channel(self, **options: int) -> grpc.aio.Channel:
         """A channel to the gateway, which is believed by its own certificate where it has one."""
         arguments = [("grpc.enable_http_proxy", 0), *options.items()]
-        if self.certificate is None:
+        if self.certificate_path is None:
             return grpc.aio.insecure_channel(self.server, options=arguments)
-        credentials = grpc.ssl_channel_credentials(self.certificate.read_bytes())
+        credentials = grpc.ssl_channel_credentials(self.certificate_path.read_bytes())
         return grpc.aio.secure_channel(self.server, credentials, options=arguments)
 
     async def _prepare_all(self) -> None:
@@ -311,7 +311,7 @@ class Stack:
             "-m",
             module,
             *arguments,
-            env=self.environment | dict(environment or {}),
+            env=self.client_environment | dict(environment or {}),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C is ours to pass on
@@ -333,14 +333,14 @@ class Stack:
         monitors = ["monitor", *(f"monitor-{i}" for i in range(1, self.options.monitors))]
         names = ("snapshot", *monitors[: self.options.monitors], "restore")
         children = [self._service_child(name, name.partition("-")[0]) for name in names]
-        started = (self.supervisor.start(child) for child in children)
+        started = (self.supervisor.start_child(child) for child in children)
         await run_together(*started, self._start_gateway())
 
     async def _start_gateway(self) -> None:
         """Start it on another port where somebody took the chosen one in the meantime."""
         while True:
             try:
-                return await self.supervisor.start(self._service_child("gateway", "gateway"))
+                return await self.supervisor.start_child(self._service_child("gateway", "gateway"))
             except ChildFailed:
                 if self.server == self.options.listen or is_free(
                     int(self.server.rpartition(":")[2])
@@ -353,9 +353,9 @@ class Stack:
         host, _, port = self.server.rpartition(":")
         secret = (self.folder / "keys" / _PROXY).read_text()
         upstream = Upstream(
-            reached_at(host.strip("[]")), int(port), _absolute(certificate), secret=secret
+            reached_at(host.strip("[]")), int(port), _absolute_path(certificate), secret=secret
         )
-        http = replace(http, certificate=_absolute(certificate), key=_absolute(key))
+        http = replace(http, certificate=_absolute_path(certificate), key=_absolute_path(key))
         self.envoy = Envoy(self.folder / "envoy", upstream, http)
         self._stack.push_async_callback(self.envoy.stop)
         await self.envoy.start()
@@ -363,7 +363,7 @@ class Stack:
 
     def _child_listens(self, name: str, port: int) -> bool:
         """Whether it is the child that listens, and nobody else who would be sent a key."""
-        (child,) = (status for status in self.supervisor.status() if status.name == name)
+        (child,) = (status for status in self.supervisor.child_statuses() if status.name == name)
         try:
             connections = psutil.Process(child.pid or 0).net_connections(kind="tcp")
         except psutil.Error:  # it has just ended
@@ -399,7 +399,7 @@ class Stack:
 
     def _service_child(self, name: str, service: str) -> Child:
         listen = self.server if name == "gateway" else self._socket_of(name)
-        environment = self.environment | {
+        environment = self.client_environment | {
             f"DREY_{service.upper()}_LISTEN": listen,
             "DREY_SIGNING_KEY": str(self.folder / "keys" / f"{service}.pem"),
         }
@@ -468,7 +468,7 @@ async def run_together(*work: Coroutine[Any, Any, None]) -> None:
         raise failures.exceptions[0] from failures
 
 
-def _absolute(path: str | None) -> Path | None:
+def _absolute_path(path: str | None) -> Path | None:
     return None if path is None else Path(path).absolute()
 
 

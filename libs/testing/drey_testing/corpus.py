@@ -141,7 +141,7 @@ HOSTILE: tuple[Case, ...] = (
 
 def columns_of(cases: tuple[Case, ...] | list[Case], *, first_key: int = 0) -> Columns:
     """The cases as columns keyed from `first_key` on, heap in row order without gaps."""
-    out = Columns.empty(len(cases))
+    out = Columns.empty_columns(len(cases))
     heap = bytearray()
     for row, case in enumerate(cases):
         out.kind[row], out.state[row] = case.kind, case.state

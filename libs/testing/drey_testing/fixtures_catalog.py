@@ -84,7 +84,7 @@ class Keys:
 
         Without `key_id` it is as one of our own parts, whose calls are of no key's share.
         """
-        token = self._gateway.sign(Principal(name, roles, key_id), "snapshot", method)
+        token = self._gateway.sign_token(Principal(name, roles, key_id), "snapshot", method)
         return ((TOKEN_METADATA, token),)
 
 

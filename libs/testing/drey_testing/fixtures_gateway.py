@@ -63,7 +63,7 @@ def catalog_pages(pvs: int) -> list[CatalogPage]:
     for pv in range(1, pvs + 1):
         for role, channel in ((ROLE_SETPOINT, 256 + 2 * pv), (ROLE_READBACK, 257 + 2 * pv)):
             number, slot = channel >> PAGE_SHIFT, channel & PAGE_MASK
-            page = pages.setdefault(number, CatalogPage.empty(number))
+            page = pages.setdefault(number, CatalogPage.empty_page(number))
             page.pv_number[slot], page.role[slot], page.protocol[slot] = pv, role, 1
             page.names[slot], page.devices[slot] = name_of(pv), f"D{pv % 10}"
             page.addresses[slot] = f"{name_of(pv)}:{'SP' if role == ROLE_SETPOINT else 'RB'}"
@@ -125,7 +125,7 @@ class ScriptedOwner:
         self.catalog = {p.number: p for p in pages}
         self.metadata |= {p.number: p for p in metadata}
         self.table.add_pages(np.array(sorted(self.catalog), np.int64))
-        self.changed.grow(self.table.numbers)
+        self.changed.grow_pages(self.table.page_numbers)
         numbers = sorted(self.catalog)
         version = DirectoryVersion(
             shard=self.shard,
@@ -148,7 +148,7 @@ class ScriptedOwner:
     ) -> None:
         """One tick; either way can be left out, as if it were lost."""
         self.sequence += 1
-        touched = self.table.apply(columns)
+        touched = self.table.apply_batch(columns)
         self.changed.note_changed(columns.key, self.sequence)
         for raw in encode_batches(
             columns,
@@ -165,19 +165,19 @@ class ScriptedOwner:
 
     async def write_pages(self, indices: Any = None) -> None:
         """Write pages of the image; all of them by default."""
-        chosen = np.arange(len(self.table.numbers)) if indices is None else indices
+        chosen = np.arange(len(self.table.page_numbers)) if indices is None else indices
         await self.image.write_pages(
             self.shard,
             self.epoch,
             self.sequence,
             time.time_ns(),
-            self.table.taken(chosen),
-            self.changed.ages(self.table.numbers[chosen], self.sequence),
+            self.table.take_pages(chosen),
+            self.changed.ages_since(self.table.page_numbers[chosen], self.sequence),
         )
 
     async def _send(self, kind: str, raw: bytes) -> None:
         try:
-            await self.bus.publish(self.bus.subject(kind, self.shard), raw)
+            await self.bus.publish(self.bus.full_subject(kind, self.shard), raw)
         except Unavailable:
             return
 
@@ -302,7 +302,9 @@ class GatewayRig:
         running = asyncio.create_task(self.bus.run())
         self._stack.push_async_callback(_cancelled, running)
         await self.bus.wait_connected(300)
-        self.image = await self._stack.enter_async_context(Image.open(self.valkey.url, "test"))
+        self.image = await self._stack.enter_async_context(
+            Image.open_image(self.valkey.url, "test")
+        )
         return self
 
     async def __aexit__(

@@ -38,7 +38,7 @@ from drey_runtime.bus import Bus
 from drey_runtime.directory_codec import encode_catalog
 from drey_runtime.image import Image
 from drey_runtime.nats_client import Msg
-from drey_runtime.server import serve
+from drey_runtime.server import serve_grpc
 from drey_runtime.settings import CommonSettings
 from drey_stack import Nats, Valkey, free_port
 from drey_testing.signing import in_the_name_of, signed_as_gateway
@@ -146,7 +146,7 @@ class FakeDirectory:
 
 def _copied(page: CatalogPage | None, number: int) -> CatalogPage:
     if page is None:
-        return CatalogPage.empty(number)
+        return CatalogPage.empty_page(number)
     return CatalogPage(
         number,
         page.pv_number.copy(),
@@ -236,7 +236,9 @@ class MonitorRig:
         self._server = AsyncExitStack()
         await self.start_directory()
         self._stack.push_async_callback(self.stop_directory)
-        self.image = await self._stack.enter_async_context(Image.open(self.valkey.url, "drey"))
+        self.image = await self._stack.enter_async_context(
+            Image.open_image(self.valkey.url, "drey")
+        )
         await self._listen()
         self._stack.push_async_callback(self.stop_monitors)
         return self
@@ -254,7 +256,7 @@ class MonitorRig:
         """Serve the directory, on the port it had."""
         verifier = TokenVerifier.from_file(self.folder / "keys" / "trusted.json", "snapshot")
         self.directory_port, _ = await self._server.enter_async_context(
-            serve(
+            serve_grpc(
                 self.settings,
                 f"127.0.0.1:{self.directory_port}",
                 "DREY_SNAPSHOT_LISTEN",
@@ -273,9 +275,15 @@ class MonitorRig:
         task = asyncio.create_task(self.bus.run())
         self._stack.push_async_callback(_cancelled, task)
         await self.bus.wait_connected(300)
-        await self.bus.subscribe(self.bus.subject("values", "*"), self.listener.on_values)
-        await self.bus.subscribe(self.bus.subject("heartbeats", "*"), self.listener.on_heartbeat)
-        await self.bus.subscribe(self.bus.subject("directory", "*"), self.listener.on_directory)
+        await self.bus.subscribe_handler(
+            self.bus.full_subject("values", "*"), self.listener.on_values
+        )
+        await self.bus.subscribe_handler(
+            self.bus.full_subject("heartbeats", "*"), self.listener.on_heartbeat
+        )
+        await self.bus.subscribe_handler(
+            self.bus.full_subject("directory", "*"), self.listener.on_directory
+        )
 
     def start_monitor(
         self, urls: Mapping[str, str] = MappingProxyType({}), **settings: str
@@ -320,13 +328,13 @@ class MonitorRig:
     async def announce(self) -> None:
         """Publish that the catalog changed."""
         event = CatalogChanged(version=self.directory.version)
-        await self.bus.publish(self.bus.subject("catalog"), event.SerializeToString())
+        await self.bus.publish(self.bus.full_subject("catalog"), event.SerializeToString())
 
     async def read(self, channels: Iterable[int]) -> Columns:
         """Channels from the image."""
         wanted = np.array(list(channels), np.int64)
         pages, _ = await self.image.read_pages(np.unique(wanted >> PAGE_SHIFT).tolist())
-        return pages.columns(wanted)
+        return pages.columns_of_channels(wanted)
 
     async def wait_states(
         self, channels: Iterable[int], state: int, timeout: float = 300.0
@@ -343,7 +351,7 @@ class MonitorRig:
         """Wait until the image's heartbeat of every shard says settled."""
 
         async def settled() -> bool:
-            beats = await self.image.heartbeats(self.shards)
+            beats = await self.image.read_heartbeats(self.shards)
             return all(b is not None and b.settled for b in beats)
 
         return await eventually(settled, "settled", timeout)

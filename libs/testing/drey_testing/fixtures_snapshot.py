@@ -57,16 +57,16 @@ class FakeMonitor:
         decoded = [decode_catalog(raw) for raw in pages]
         self._raw = {page.number: raw for page, raw in zip(decoded, pages, strict=True)}
         self.directory = Directory.from_pages(version, decoded)
-        known_numbers = self.table.numbers
+        known_numbers = self.table.page_numbers
         self.table.add_pages(np.unique(self.directory.channels >> PAGE_SHIFT))
-        assert len(self.table.numbers) >= len(known_numbers)
+        assert len(self.table.page_numbers) >= len(known_numbers)
         blank = self.columns(self.directory.channels)
-        fresh = self.table.columns(self.directory.channels).state == State.ABSENT
-        self.table.apply(blank.take(fresh))
+        fresh = self.table.columns_of_channels(self.directory.channels).state == State.ABSENT
+        self.table.apply_batch(blank.take_rows(fresh))
 
     def columns(self, channels: I8) -> Columns:
         """Rows of channels that never connected, to be filled in."""
-        out = Columns.empty(len(channels)).with_key(np.asarray(channels, np.int64))
+        out = Columns.empty_columns(len(channels)).with_key(np.asarray(channels, np.int64))
         out.state[:] = State.NEVER_CONNECTED
         return out
 
@@ -83,13 +83,13 @@ class FakeMonitor:
     async def publish(self, *parts: Columns) -> None:
         """Fold columns in, and write all pages and heartbeats."""
         for part in parts:
-            self.table.apply(part)
+            self.table.apply_batch(part)
         await self.rewrite()
 
     async def rewrite(self) -> None:
         """Write all pages and heartbeats."""
         self.sequence += 1
-        pages = self.table.taken(np.arange(len(self.table.numbers)))
+        pages = self.table.take_pages(np.arange(len(self.table.page_numbers)))
         for shard in range(self.shards):
             mine = np.flatnonzero(shard_of_page(pages.numbers, self.shards) == shard)
             part = type(pages)(
@@ -143,8 +143,8 @@ class FakeMonitor:
         """Write metadata pages: all channels of a kind; labels of enumerations by channel."""
         self.version += 1
         metadata = {}
-        for number in self.table.numbers.tolist():
-            page = MetadataPage.empty(number)
+        for number in self.table.page_numbers.tolist():
+            page = MetadataPage.empty_page(number)
             page.kind[:], page.count[:], page.readable[:], page.writable[:] = kind, 1, 1, 1
             page.limits[6:8] = [[-100.0], [100.0]]
             page.units[:] = [units] * len(page.units)

@@ -113,9 +113,9 @@ class LeaseSuite:
         epochs = []
         for owner in ("a", "a", "b", "a"):
             async with holding(site.lease(owner), "shard-0") as term:
-                assert term.valid
+                assert term.still_valid
                 epochs.append(term.epoch)
-            assert not term.valid
+            assert not term.still_valid
         assert epochs == sorted(set(epochs))
 
         async def seen_in_image() -> int:
@@ -191,7 +191,7 @@ class LeaseSuite:
                 # asked at once: its own loop may not have had a turn yet
                 assert not await program.is_valid()
                 assert not await program.is_valid()
-                assert term.valid
+                assert term.still_valid
 
     async def test_loss_cancels_the_body(self, site: LeaseSite) -> None:
         with pytest.raises(LeaseLost):
@@ -199,7 +199,7 @@ class LeaseSuite:
                 await site.take_from("shard-0")
                 async with asyncio.timeout(WAIT_S):
                     await asyncio.Event().wait()
-        assert term.lost.is_set() and not term.valid
+        assert term.lost.is_set() and not term.still_valid
         # the task itself is not left cancelled
         await asyncio.sleep(0)
         task = asyncio.current_task()
@@ -227,7 +227,7 @@ class LeaseSuite:
         task = asyncio.current_task()
         assert task is not None and task.cancelling() == 0
         async with holding(lease, "shard-1") as term:
-            assert term.valid
+            assert term.still_valid
 
     async def test_a_cancel_from_outside_stays_a_cancel(self, site: LeaseSite) -> None:
         inside = asyncio.Event()
@@ -285,7 +285,7 @@ class LeaseSuite:
             await site.away()
             await asyncio.sleep(0.3)
             await site.back()
-            await until(lambda: term.valid)
+            await until(lambda: term.still_valid)
             assert not term.lost.is_set()
             assert term.epoch >= epoch
 
@@ -305,7 +305,7 @@ async def say_whether_valid(lease: Lease, name: str) -> None:
             loop.add_reader(sys.stdin.fileno(), lambda: lines.put_nowait(os.read(0, 1)))
             try:
                 while await lines.get():
-                    print("valid" if term.valid else "not valid", flush=True)
+                    print("valid" if term.still_valid else "not valid", flush=True)
             except asyncio.CancelledError:
                 # lost: whoever asks shall have an answer all the same
                 while await lines.get():

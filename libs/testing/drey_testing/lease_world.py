@@ -92,7 +92,7 @@ class LeaseWorld:
 
     def valid_hosts(self) -> list[Host]:
         """Those that may publish at this instant."""
-        return [h for h in self.hosts if not h.dead and h.term is not None and h.term.valid]
+        return [h for h in self.hosts if not h.dead and h.term is not None and h.term.still_valid]
 
 
 class Host:
@@ -161,11 +161,11 @@ class Objects:
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    async def read(self, name: str) -> LeaseRecord | None:
+    async def read_record(self, name: str) -> LeaseRecord | None:
         """As the port says."""
         return await self._call(lambda: self._host.world.lease)
 
-    async def write(
+    async def write_record(
         self, name: str, after: LeaseRecord, holder: str, epoch: int, *, take: bool
     ) -> LeaseRecord | None:
         """As the port says."""

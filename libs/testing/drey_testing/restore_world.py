@@ -28,7 +28,7 @@ from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, shard_of_page
 from drey_core.values import Columns, Kind, State
 from drey_core.wire_columns import column_chunks
-from drey_core.wire_values import wrap
+from drey_core.wire_values import wrap_payload
 from drey_machine import Machine, SimPv
 from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.image import Image
@@ -80,7 +80,7 @@ class RestoreWorld:
                     names.append(name)
                     channels.append(channel)
         self.names, self.channels = names, np.array(channels, np.int64)
-        self.slots = await self.table.add(names)
+        self.slots = await self.table.add_channels(names)
         dead = {n for r in self.rows if r.kind == "dead" for n in (r.setpoint, r.readback)}
         live = np.array([n not in dead for n in names])
         up = await self.table.wait_connected(self.slots[live], 60)
@@ -93,7 +93,7 @@ class RestoreWorld:
         return self.rows.index(row) + 1
 
     def catalog_pages(self) -> list[CatalogPage]:
-        pages = [CatalogPage.empty(int(n)) for n in self.pages]
+        pages = [CatalogPage.empty_page(int(n)) for n in self.pages]
         index = {int(c): n for c, n in zip(self.channels, self.names, strict=True)}
         for channel, name in index.items():
             i = channel // 2
@@ -115,9 +115,9 @@ class RestoreWorld:
 
     async def read(self) -> Columns:
         """All channels by channel number; the dead ones as never connected."""
-        found = await self.table.read(self.slots[self.live], 60)
+        found = await self.table.read_values(self.slots[self.live], 60)
         assert (found.code == 1).all()
-        out = Columns.empty(len(self.slots))
+        out = Columns.empty_columns(len(self.slots))
         out.state[:] = State.NEVER_CONNECTED
         at = np.flatnonzero(self.live)
         for name in ("kind", "state", "origin", "severity", "status", "source_time", "data"):
@@ -135,14 +135,14 @@ class RestoreWorld:
         lies = np.isin(values.key, pretend)
         values.kind[lies], values.state[lies] = Kind.FLOAT64, State.CONNECTED
         table = PageTable(self.pages)
-        table.apply(values)
+        table.apply_batch(values)
         now = time.time_ns()
         await self.beat()
         catalog = {p.number: encode_catalog(p) for p in self.catalog_pages()}
         metadata = {p.number: encode_metadata(p) for p in self.metadata_pages(pretend)}
         for shard in range(self.shards):
             mine = np.flatnonzero(shard_of_page(self.pages, self.shards) == shard)
-            await self.image.write_pages(shard, EPOCH, 1, now, table.taken(mine))
+            await self.image.write_pages(shard, EPOCH, 1, now, table.take_pages(mine))
             numbers = self.pages[mine].tolist()
             version = DirectoryVersion(
                 shard=shard,
@@ -176,8 +176,8 @@ class RestoreWorld:
             await asyncio.sleep(0.5)
 
     def metadata_pages(self, pretend: Sequence[int] = ()) -> list[MetadataPage]:
-        info = self.table.info(self.slots)
-        pages = [MetadataPage.empty(int(n)) for n in self.pages]
+        info = self.table.read_info(self.slots)
+        pages = [MetadataPage.empty_page(int(n)) for n in self.pages]
         for i, channel in enumerate(self.channels.tolist()):
             page, slot = pages[channel >> PAGE_SHIFT], channel & PAGE_MASK
             page.kind[slot], page.count[slot] = info.kind[i], info.count[i]
@@ -195,7 +195,7 @@ class RestoreWorld:
         """A snapshot of the machine as it is, by a read."""
         values = await self.read()
         snapshot_id = str(uuid.uuid4())
-        labels = self.table.info(self.slots).labels
+        labels = self.table.read_info(self.slots).labels
         numbers = np.arange(1, len(self.rows) + 1, dtype=np.int64)
         setpoint, readback = (
             _aligned(values, numbers * 2),
@@ -225,7 +225,7 @@ class RestoreWorld:
 
 def _aligned(values: Columns, channels: np.ndarray) -> Columns:
     at = np.minimum(np.searchsorted(values.key, channels), len(values) - 1)
-    out = values.take(at)
+    out = values.take_rows(at)
     missing = values.key[at] != channels
     out.kind[missing] = 0
     out.state[missing] = 0
@@ -336,15 +336,15 @@ class SnapshotStandIn:
             ]
             yield snapshot_pb.ReadSnapshotResponse(metadata=snapshot_pb.MetadataChunk(pvs=pvs))
         at = numbers - 1
-        for role, columns in ((1, found.setpoint.take(at)), (2, found.readback.take(at))):
+        for role, columns in ((1, found.setpoint.take_rows(at)), (2, found.readback.take_rows(at))):
             there = columns.state != 0
-            part = columns.take(there)
+            part = columns.take_rows(there)
             roles = np.full(len(part), role, np.uint8)
             # a channel that is re-addressed gets a number of its own, and the old one stays behind
             changed = np.isin(numbers[there], list(self.world.stored_addresses))
             part = part.with_key(part.key + 1_000_000 * changed)
             for raw in column_chunks(numbers[there], roles, part):
-                yield wrap(4, raw)
+                yield wrap_payload(4, raw)
 
 
 class DirectoryStandIn:

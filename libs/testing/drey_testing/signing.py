@@ -24,7 +24,7 @@ def signed_as_gateway(channel: grpc.aio.Channel, keys: Path, audience: str) -> g
 
     def dress(method: str, metadata: Metadata) -> Metadata:
         return tuple(
-            (TOKEN_METADATA, signer.sign(_make_principal(value), audience, method))
+            (TOKEN_METADATA, signer.sign_token(_make_principal(value), audience, method))
             if key == _AS
             else (key, value)
             for key, value in metadata

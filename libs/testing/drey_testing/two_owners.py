@@ -104,7 +104,7 @@ class ImageWatch:
             with suppress(Unavailable):
                 pages, stamps = await self._image.read_pages([COUNTER >> 8])
                 now = (int(stamps.epoch[0]), int(stamps.sequence[0]))
-                value = pages.columns(np.array([COUNTER], np.int64)).value(0)
+                value = pages.columns_of_channels(np.array([COUNTER], np.int64)).value(0)
                 if now < stamp or (value is not None and value < counted):
                     self.trouble.append(f"{now} with {value} after {stamp} with {counted}")
                 stamp, counted = now, counted if value is None else float(value)
@@ -118,7 +118,7 @@ async def wait_epoch_after(rig: MonitorRig, epoch: int, shard: int = 0) -> int:
 
     async def followed() -> bool:
         nonlocal found
-        beat = (await rig.image.heartbeats(rig.shards))[shard]
+        beat = (await rig.image.read_heartbeats(rig.shards))[shard]
         found = 0 if beat is None else beat.epoch
         return found > epoch and any(
             batch.epoch == found and batch.shard == shard for batch, _ in rig.listener.batches

@@ -17,7 +17,7 @@ def to_proto(
     columns: Columns, row: int, labels: Labels | None = None, freshness: int = 0
 ) -> value_pb2.Value:
     """One row as a message; `labels` is asked by the row's key, the channel number."""
-    (encoded,) = encode_values(columns.take(np.array([row])), freshness, labels=labels)
+    (encoded,) = encode_values(columns.take_rows(np.array([row])), freshness, labels=labels)
     return value_pb2.Value.FromString(encoded)
 
 
@@ -25,7 +25,7 @@ def columns_from_proto(keys: Sequence[int], values: Sequence[value_pb2.Value]) -
     """Columns of whole values as they came, keyed by `keys`; raises as `from_proto`."""
     cells = [from_proto(value) for value in values]
     rows = [row for row, (_, data) in enumerate(cells) if isinstance(data, bytes)]
-    out = Columns.empty(len(values))
+    out = Columns.empty_columns(len(values))
     out.data[:] = [0 if isinstance(data, bytes) else data for _, data in cells]
     out.data[rows], heap = pack_heap([data for _, data in cells if isinstance(data, bytes)])
     out.kind[:] = [kind for kind, _ in cells]

@@ -20,7 +20,7 @@ from drey_runtime.bus import Bus
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
-from drey_runtime.idempotency import once
+from drey_runtime.idempotency import run_once
 from drey_runtime.nats_client import Msg
 
 log = logging.getLogger(__name__)
@@ -43,14 +43,14 @@ class KeyAuthenticator:
     ) -> None:
         self._ring, self._trusted, self._proxy_secret = ring, trusted, proxy_secret
 
-    def renew(self, principal: Principal) -> Principal:
+    def renew_principal(self, principal: Principal) -> Principal:
         """As `Authenticator`."""
         key = self._ring.require_alive(principal.key_id, now_ns())
         if (key.roles, key.limited) == (principal.roles, principal.limited):
             return principal  # nearly always, and asked for each message of each stream
         return replace(principal, roles=key.roles, limited=key.limited)
 
-    def authenticate(self, metadata: Mapping[str, str], method: str, peer: str) -> Principal:
+    def authenticate_call(self, metadata: Mapping[str, str], method: str, peer: str) -> Principal:
         """As `Authenticator`."""
         secret = _secret_of(metadata)
         key = self._ring.find(secret, now_ns())
@@ -87,11 +87,11 @@ class KeyStore:
     def __init__(self, db: Database, bus: Bus, ring: KeyRing) -> None:
         self._db, self._bus, self.ring = db, bus, ring
 
-    async def load(self) -> None:
+    async def load_keys(self) -> None:
         """Read all keys. Raises `Unavailable`."""
-        self.ring.load(await self._db.run_reading(table.all_keys))
+        self.ring.load_keys(await self._db.run_reading(table.all_keys))
 
-    async def page(self, after: tuple[str, str], limit: int, include_dead: bool) -> list[Key]:
+    async def list_page(self, after: tuple[str, str], limit: int, include_dead: bool) -> list[Key]:
         """Keys by name."""
 
         async def read_keys(conn: Connection) -> list[Key]:
@@ -99,38 +99,38 @@ class KeyStore:
 
         return await self._db.run_reading(read_keys)
 
-    async def create(
+    async def create_key(
         self, key: Key, principal: Principal, request_id: str, request: bytes
     ) -> tuple[Key, bool]:
         """(the key, whether it was made now): a repeat of `request_id` gives the first one."""
         first, made = True, key.id
         async with (
-            self._db.transaction() as conn,
-            once(conn, _CREATE, principal.name, request_id, request) as slot,
+            self._db.begin_transaction() as conn,
+            run_once(conn, _CREATE, principal.name, request_id, request) as slot,
         ):
             if slot.seen is None:
-                await table.insert(conn, key)
+                await table.insert_key(conn, key)
                 slot.response = key.id.encode()
-                await self._record(conn, principal, EventKind.CREATED, key, request_id)
+                await self._record_change(conn, principal, EventKind.CREATED, key, request_id)
             else:
                 first, made = False, slot.seen.decode()
         await self._announce_change(made)
         return (key if first else self.ring.find_key(made) or key), first
 
-    async def revoke(self, key_id: str, principal: Principal) -> Key:
+    async def revoke_key(self, key_id: str, principal: Principal) -> Key:
         """The key as it is now; running watches with it are cut."""
-        async with self._db.transaction() as conn:
-            key, now = await table.revoke(conn, key_id, now_ns())
+        async with self._db.begin_transaction() as conn:
+            key, now = await table.revoke_key(conn, key_id, now_ns())
             if now:
-                await self._record(conn, principal, EventKind.DELETED, key, "")
+                await self._record_change(conn, principal, EventKind.DELETED, key, "")
         await self._announce_change(key.id)
         return key
 
-    async def _record(
+    async def _record_change(
         self, conn: Connection, principal: Principal, kind: EventKind, key: Key, request_id: str
     ) -> None:
         action = "access.key.create" if kind is EventKind.CREATED else "access.key.revoke"
-        await audit.append(
+        await audit.append_entry(
             conn,
             actor=principal.name,
             role=principal.roles_text,
@@ -150,9 +150,9 @@ class KeyStore:
     async def _announce_change(self, key_id: str) -> None:
         # the change is made by now, whatever becomes of the news of it
         try:
-            await self.load()
+            await self.load_keys()
             await self._bus.publish(
-                self._bus.subject("access"), AccessChanged(key_id=key_id).SerializeToString()
+                self._bus.full_subject("access"), AccessChanged(key_id=key_id).SerializeToString()
             )
         except Unavailable as error:
             log.info("change of a key not announced, the others poll: %s", error.message)
@@ -167,9 +167,9 @@ class KeyLoop:
         self._store, self._bus, self._poll_s, self._changed = store, bus, poll_s, changed
         self._event = asyncio.Event()
 
-    async def subscribe(self) -> None:
+    async def subscribe_to_bus(self) -> None:
         """Begin to listen; may be called while NATS is away."""
-        await self._bus.subscribe(self._bus.subject("access"), self._on_message)
+        await self._bus.subscribe_handler(self._bus.full_subject("access"), self._on_message)
 
     async def _on_message(self, _message: Msg) -> None:
         self._event.set()
@@ -180,7 +180,7 @@ class KeyLoop:
         while True:
             self._event.clear()
             try:
-                await self._store.load()
+                await self._store.load_keys()
                 away = False
             except Unavailable as error:
                 if not away:

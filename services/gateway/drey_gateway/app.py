@@ -60,7 +60,7 @@ from drey_runtime.image import Image
 from drey_runtime.instances import InstanceReports
 from drey_runtime.interceptor import Calls
 from drey_runtime.jobs import JobStore
-from drey_runtime.server import Health, channel, serve
+from drey_runtime.server import Health, channel, serve_grpc
 from drey_runtime.settings import SettingsError
 from drey_runtime.signals import ChangeSignal
 from drey_runtime.signed import SignedChannel
@@ -114,15 +114,15 @@ class GatewayReadiness:
             keys = self._ring.loaded
             await self._health.set(keys, SYSTEM)
             await self._health.set(keys and self._db.ready, ACCESS, AUDIT, EVENT, JOB)
-            if keys and self._feed.loaded.is_set() and not self._health.serves(MONITOR):
+            if keys and self._feed.loaded.is_set() and not self._health.serves_service(MONITOR):
                 await self._health.set(True, MONITOR)
                 log.info("ready")
             # a start is waited for
-            await asyncio.sleep(0.2 if self._health.serves(MONITOR) else 0.02)
+            await asyncio.sleep(0.2 if self._health.serves_service(MONITOR) else 0.02)
 
     async def _ask_parts(self) -> None:
         while True:
-            answering = {part.name for part in await self._probes.ask() if part.up}
+            answering = {part.name for part in await self._probes.ask_parts() if part.up}
             for service, part in FORWARDED.items():
                 await self._health.set(self._ring.loaded and part in answering, service)
             await asyncio.sleep(1.0)
@@ -138,9 +138,9 @@ async def main(settings: GatewaySettings, app: App) -> None:
         )
     signer = TokenSigner.from_file(GATEWAY, settings.signing_key)
     db = await app.stack.enter_async_context(_open_database(settings))
-    bus = Bus.of(settings, "drey-gateway")
+    bus = Bus.bus_of_service(settings, "drey-gateway")
     image = await app.stack.enter_async_context(
-        Image.open(settings.redis_url.get_secret_value(), settings.namespace)
+        Image.open_image(settings.redis_url.get_secret_value(), settings.namespace)
     )
     channels = {
         name: await app.stack.enter_async_context(channel(settings, target))
@@ -151,13 +151,13 @@ async def main(settings: GatewaySettings, app: App) -> None:
         )
     }
     live, changed, ring = LiveState(settings.shards), ChangeSignal(), KeyRing()
-    feed = Feed(live, bus, image, settings.poll, changed.notify)
+    feed = Feed(live, bus, image, settings.poll, changed.notify_change)
     store = KeyStore(db, bus, ring)
     calls = Calls()
 
     def keys_changed() -> None:
-        calls.recheck()
-        changed.notify()
+        calls.recheck_calls()
+        changed.notify_change()
 
     keys = KeyLoop(store, bus, settings.poll, keys_changed)
     jobs = JobStore(db)
@@ -167,19 +167,21 @@ async def main(settings: GatewaySettings, app: App) -> None:
     authenticator = KeyAuthenticator(ring, read_networks(settings.trusted_proxies), secret)
     anchor_file = None
     if settings.audit_anchors is not None:
-        anchor_file = AnchorFile.open(settings.audit_anchors, settings.signing_key)
+        anchor_file = AnchorFile.open_file(settings.audit_anchors, settings.signing_key)
     anchors = AuditAnchors(db, anchor_file, settings.audit_anchor_period)
     context = WatchContext(
         live,
         changed,
-        CatalogResolver(SignedChannel.of(channels["snapshot"], signer, "snapshot")),
+        CatalogResolver(SignedChannel.channel_signed_by(channels["snapshot"], signer, "snapshot")),
         lambda: feed.stale,
         lambda: bus.connected,
     )
     limiter = WatcherLimit(settings.max_watchers, settings.caller_share)
     sessions = SessionBook(context, limiter)
     relay = SessionRelay(sessions, bus, signer)
-    references = ReferenceClient(SignedChannel.of(channels["snapshot"], signer, "snapshot"))
+    references = ReferenceClient(
+        SignedChannel.channel_signed_by(channels["snapshot"], signer, "snapshot")
+    )
     drifts = DriftBook(context, references, events, settings.caller_share)
     probes = Probes(
         {
@@ -200,17 +202,17 @@ async def main(settings: GatewaySettings, app: App) -> None:
         (ACCESS, AccessServicer(store)),
         (JOB, JobServicer(jobs, db)),
         (AUDIT, AuditServicer(db, anchors, events.changed, limiter, settings.caller_share)),
-        (EVENT, EventServicer(events, limiter, authenticator.renew)),
+        (EVENT, EventServicer(events, limiter, authenticator.renew_principal)),
     ]
     public = [*(name for name, _ in services), SYSTEM, *FORWARDED]
     info = server_info(settings, public)
     system = SystemServicer(context, limiter, probes, jobs, info, feed.instances, overrides)
     services.append((SYSTEM, system))
-    await feed.subscribe()
-    await keys.subscribe()
-    await relay.subscribe()
+    await feed.subscribe_to_bus()
+    await keys.subscribe_to_bus()
+    await relay.subscribe_to_bus()
     _, health = await app.stack.enter_async_context(
-        serve(
+        serve_grpc(
             settings,
             settings.listen,
             "DREY_GATEWAY_LISTEN",
@@ -224,20 +226,20 @@ async def main(settings: GatewaySettings, app: App) -> None:
             address_of=authenticator.address_of,
         )
     )
-    app.start(bus)
-    app.start(db)
-    app.start(feed)
-    app.start(keys)
-    app.start(jobs.changes)
-    app.start(events)
-    app.start(overrides)
-    app.start(drifts)
+    app.start_loop(bus)
+    app.start_loop(db)
+    app.start_loop(feed)
+    app.start_loop(keys)
+    app.start_loop(jobs.changes)
+    app.start_loop(events)
+    app.start_loop(overrides)
+    app.start_loop(drifts)
     if settings.metrics_listen or settings.otlp_endpoint:
-        app.start(SystemGauges(context, limiter, probes, feed.instances, system.find_findings))
-    app.start(anchors)
-    app.start(GiveBack(), "memory")
-    app.start(GatewayReadiness(health, feed, ring, db, probes))
-    app.start(InstanceReports(bus, "gateway", lambda: health.serves(MONITOR)))
+        app.start_loop(SystemGauges(context, limiter, probes, feed.instances, system.find_findings))
+    app.start_loop(anchors)
+    app.start_loop(GiveBack(), "memory")
+    app.start_loop(GatewayReadiness(health, feed, ring, db, probes))
+    app.start_loop(InstanceReports(bus, "gateway", lambda: health.serves_service(MONITOR)))
 
 
 def _make_forwarder(channels: dict[str, grpc.aio.Channel], signer: TokenSigner) -> Forwarder:

@@ -38,8 +38,8 @@ async def make_first_key(url: str, name: str = "admin", *, force: bool = False) 
                     "there is an admin key already; make further ones with it, or say --force",
                     reason=Reason.PROTECTED,
                 )
-            await table.insert(conn, key)
-            await audit.append(
+            await table.insert_key(conn, key)
+            await audit.append_entry(
                 conn,
                 actor=_ACTOR,
                 role=ADMIN,

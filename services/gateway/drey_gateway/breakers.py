@@ -37,16 +37,16 @@ class BreakerOverrides:
         self._news = asyncio.Event()
 
     @property
-    def held(self) -> list[Override]:
+    def held_overrides(self) -> list[Override]:
         """Those that are held now."""
         return [each for each in self._every if each.mode != AUTOMATIC]
 
-    async def force(self, override: Override, principal: Principal) -> Override:
+    async def force_breaker(self, override: Override, principal: Principal) -> Override:
         """Keep it, and have it told at once. Setting what is set already does nothing.
 
         Raises `ResourceExhausted` when all that are held are more than can be told.
         """
-        async with self._db.transaction() as conn:
+        async with self._db.begin_transaction() as conn:
             # one after the other, so that the time of the last change grows
             await conn.execute("LOCK TABLE access.breaker IN SHARE ROW EXCLUSIVE MODE")
             every = {each.ioc: each for each in await _read_overrides(conn)}
@@ -68,7 +68,7 @@ class BreakerOverrides:
                 override.roles,
                 override.time_ns,
             )
-            await audit.append(
+            await audit.append_entry(
                 conn,
                 actor=principal.name,
                 role=principal.roles_text,
@@ -92,14 +92,17 @@ class BreakerOverrides:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(_DEADLINE_S):
                     await self._bus.publish(
-                        self._bus.subject("breakers"), self._list().SerializeToString()
+                        self._bus.full_subject("breakers"),
+                        self._list_overrides().SerializeToString(),
                     )
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TELL_S):
                     await self._news.wait()
 
-    def _list(self) -> BreakersForced:
-        return breakers_forced(self.held, max((each.time_ns for each in self._every), default=0))
+    def _list_overrides(self) -> BreakersForced:
+        return breakers_forced(
+            self.held_overrides, max((each.time_ns for each in self._every), default=0)
+        )
 
 
 def _require_tellable(held: list[Override]) -> None:

@@ -35,6 +35,6 @@ class WatcherLimit:
     def __len__(self) -> int:
         return self._room.taken
 
-    def taken(self) -> AbstractContextManager[None]:
+    def take_watcher(self) -> AbstractContextManager[None]:
         """Hold a place of the key that calls. Raises `ResourceExhausted` when there is none."""
-        return self._room.place(current_principal.get().key_id, "this key")
+        return self._room.take_place(current_principal.get().key_id, "this key")

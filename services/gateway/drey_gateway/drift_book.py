@@ -58,7 +58,7 @@ class WatchedDrift:
         self._signs: dict[tuple[str, frozenset[int]], bytes] = {}
         self._signs_end = 0.0
 
-    def messages(self) -> dict[tuple[bytes, int], list[bytes]]:
+    def encoded_messages(self) -> dict[tuple[bytes, int], list[bytes]]:
         """Messages made in this turn of the table, by selection and the turn that they follow."""
         if self._messages_turn != self.table.turn:
             self._messages_turn, self._messages = self.table.turn, {}
@@ -105,7 +105,7 @@ class DriftBook:
         """Grows when a golden mark may have moved."""
         telemetry.meter.create_observable_gauge(
             "drey.drift.pvs",
-            callbacks=[self._observe],
+            callbacks=[self._observe_gauge],
             unit="1",
             description="PVs by how they compare with a reference that is watched",
         )
@@ -120,13 +120,13 @@ class DriftBook:
             group.create_task(self._follow_marks())
 
     @asynccontextmanager
-    async def comparing(self, wanted: DriftWanted) -> AsyncIterator[WatchedDrift]:
+    async def hold_comparison(self, wanted: DriftWanted) -> AsyncIterator[WatchedDrift]:
         """The comparison that is wanted, kept up meanwhile. Raises `DreyError`."""
         reference = await self.read_reference(wanted)
         key = reference.snapshot_id, int(wanted.tolerances), wanted.hysteresis
         comparison = self._comparisons.get(key)
         if comparison is None:
-            comparison = self._comparisons[key] = self._begin(reference, wanted)
+            comparison = self._comparisons[key] = self._begin_comparison(reference, wanted)
         comparison.names[wanted.reference_text] += 1
         try:
             yield comparison
@@ -138,11 +138,11 @@ class DriftBook:
                 comparison.place.close()
                 self._forget_references()
 
-    def _begin(self, reference: Reference, wanted: DriftWanted) -> WatchedDrift:
+    def _begin_comparison(self, reference: Reference, wanted: DriftWanted) -> WatchedDrift:
         try:
             with ExitStack() as place:
                 key_id = current_principal.get().key_id
-                place.enter_context(self._room.place(key_id, "this key"))
+                place.enter_context(self._room.take_place(key_id, "this key"))
                 live = self._context.live
                 table = DriftTable(reference, live, wanted.tolerances, wanted.hysteresis)
                 return WatchedDrift(table, place.pop_all())
@@ -151,7 +151,7 @@ class DriftBook:
             raise
 
     async def read_reference(self, wanted: DriftWanted) -> Reference:
-        """Which snapshot the reference is now. Raises as `ReferenceClient.read`."""
+        """Which snapshot the reference is now. Raises as `ReferenceClient.read_reference`."""
         async with self._reading:
             generation = self.golden_generation
             as_of, held_reference = self._references.get(wanted.reference, (-1, None))
@@ -159,7 +159,9 @@ class DriftBook:
                 return held_reference
             known_references = {each.snapshot_id: each for _, each in self._references.values()}
             likely = held_reference.snapshot_id if held_reference is not None else ""
-            held_reference = await self._client.read(wanted.reference, known_references, likely)
+            held_reference = await self._client.read_reference(
+                wanted.reference, known_references, likely
+            )
             self._references[wanted.reference] = (generation, held_reference)
             return held_reference
 
@@ -181,32 +183,36 @@ class DriftBook:
         asked: dict[Selector, tuple[I8, list[str]]] = {}
         nothing = np.zeros(0, np.int64), list[str]()
         # what only the catalog knows is asked for before: the choice itself does not wait
-        Chooser(reference.index, lambda each: asked.setdefault(each, nothing)).choose(selector)
+        Chooser(reference.selector_index, lambda each: asked.setdefault(each, nothing)).choose_rows(
+            selector
+        )
         for each in asked:
-            asked[each] = await self._context.resolver.resolve(selector_to_proto(each), True)
-        chooser = Chooser(reference.index, asked.__getitem__)
-        choose = partial(chooser.choose, selector, "spec.selector")
+            asked[each] = await self._context.resolver.resolve_selector(
+                selector_to_proto(each), True
+            )
+        chooser = Chooser(reference.selector_index, asked.__getitem__)
+        choose = partial(chooser.choose_rows, selector, "spec.selector")
         mask = await choose_off_loop(choose, takes_long=selector.takes_long)
         if strict:
             refuse_unknown(chooser.not_found, "the reference", field="spec.selector")
         return np.flatnonzero(mask)
 
-    def advance(self, comparison: WatchedDrift) -> None:
+    def advance_comparison(self, comparison: WatchedDrift) -> None:
         """Compare what has changed, at once, and wake who waits."""
         table = comparison.table
-        if table.advance(frozenset(self._context.stale())):
-            comparison.told = table.counts(table.select(None))
-            comparison.changed.notify()
+        if table.advance_classes(frozenset(self._context.stale())):
+            comparison.told = table.counts(table.select_rows(None))
+            comparison.changed.notify_change()
 
     async def _keep_comparing(self) -> None:
         catalog_version = 0
         while True:
-            changed = self._context.changed.listen()
+            changed = self._context.changed.listen_for_change()
             begin = time.perf_counter()
             for comparison in list(self._comparisons.values()):
-                self.advance(comparison)
+                self.advance_comparison(comparison)
                 if self._context.live.catalog_version != catalog_version:
-                    comparison.changed.notify()
+                    comparison.changed.notify_change()
                 await asyncio.sleep(0)
             catalog_version = self._context.live.catalog_version
             took = time.perf_counter() - begin
@@ -219,7 +225,7 @@ class DriftBook:
         """Notice that golden marks move; where that may have been missed, they have."""
         timeline, position = "", self._events.end
         while True:
-            changed = self._events.changed.listen()
+            changed = self._events.changed.listen_for_change()
             events = self._events.events_after(position)
             anew = events is None or timeline != self._events.timeline
             moved = any(e.change.resource == Resource.GOLDEN for e in events or ())
@@ -228,12 +234,12 @@ class DriftBook:
             if anew or moved:
                 self.golden_generation += 1
                 for comparison in self._comparisons.values():
-                    comparison.changed.notify()
+                    comparison.changed.notify_change()
             if not anew and events:
                 continue
             await changed.wait()
 
-    def _observe(self, _options: CallbackOptions) -> Iterator[Observation]:
+    def _observe_gauge(self, _options: CallbackOptions) -> Iterator[Observation]:
         """Called by the thread that sends metrics."""
         for comparison in list(self._comparisons.values()):
             counts, table = comparison.told, comparison.table

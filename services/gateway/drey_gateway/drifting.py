@@ -17,7 +17,7 @@ from drey_gateway.domain.drift import (
     DriftWanted,
 )
 from drey_gateway.domain.resume import Token
-from drey_gateway.domain.watch import WatchSelection, honourable
+from drey_gateway.domain.watch import WatchSelection, check_token
 from drey_gateway.domain.wire import TakenRows
 from drey_gateway.drift_book import DriftBook, WatchedDrift
 from drey_gateway.mapping_drift import (
@@ -30,7 +30,7 @@ from drey_gateway.mapping_drift import (
     resync_message,
     summary_of,
 )
-from drey_gateway.mapping_told import paced
+from drey_gateway.mapping_told import pace_messages
 from drey_gateway.watching import CHECKPOINT_S, catch_up, checkpoint_of, freshness_changes
 from drey_runtime.listening import wait_for_event
 
@@ -54,7 +54,7 @@ class DriftWatch:
         self._next_change = 0.0
 
     @property
-    def _table(self) -> DriftTable:
+    def _drift_table(self) -> DriftTable:
         return self._comparison.table
 
     async def run(self) -> AsyncGenerator[bytes, None]:
@@ -62,22 +62,22 @@ class DriftWatch:
         token, why = self._wanted.token, ""
         while True:
             self._marks_seen = self._book.golden_generation
-            async with self._book.comparing(self._wanted) as self._comparison:
+            async with self._book.hold_comparison(self._wanted) as self._comparison:
                 if why:
                     yield resync_message(why)
                 self._catalog_version = self._context.live.catalog_version
                 self._rows = await self._find_rows(strict=not why)
-                async with aclosing(self._follow(token)) as messages:
+                async with aclosing(self._follow_drift(token)) as messages:
                     async for message in messages:
                         yield message
             token, why = None, "another snapshot is golden now"
 
-    async def _follow(self, token: Token | None) -> AsyncGenerator[bytes, None]:
+    async def _follow_drift(self, token: Token | None) -> AsyncGenerator[bytes, None]:
         """Until another snapshot is the reference."""
-        async for message in self._begin(token):
+        async for message in self._begin_watch(token):
             yield message
         while True:
-            changed = self._comparison.changed.listen()
+            changed = self._comparison.changed.listen_for_change()
             if await self._has_moved():
                 return
             async with aclosing(self._next_turn()) as messages:
@@ -95,40 +95,40 @@ class DriftWatch:
         except Unavailable:
             return False  # the next turn asks again
         self._marks_seen = marks
-        return reference is not self._table.reference
+        return reference is not self._drift_table.reference
 
     # --- beginning ---
 
     async def _find_rows(self, *, strict: bool) -> I8 | None:
-        reference = self._table.reference
+        reference = self._drift_table.reference
         return await self._book.choose_rows(self._wanted.selector, reference, strict=strict)
 
-    async def _begin(self, token: Token | None) -> AsyncGenerator[bytes, None]:
+    async def _begin_watch(self, token: Token | None) -> AsyncGenerator[bytes, None]:
         self._take_instant()
         why = ""
         if token is not None:
             await catch_up(self._context.live, token, self._selection)
             self._take_instant()
-            why = honourable(token, self._selection, self._context.live.positions())
+            why = check_token(token, self._selection, self._context.live.shard_positions())
             if why:
                 yield resync_message(why)
                 self._take_instant()
         keeps = token is not None and not why
         # what was sent before the rows does not count: they are of the instant that is taken last
-        table, selection = self._table, self._selection
+        table, selection = self._drift_table, self._selection
         if keeps and token is not None:
             step = table.since_token(selection, self._position, token)
             rows = table.row_bytes(step.rows)
             messages = change_messages(rows, step.left, 0)
         else:
-            rows = table.row_bytes(table.everything(selection, self._position))
+            rows = table.row_bytes(table.baseline_rows(selection, self._position))
             messages = []
         self._token = end = self._comparison.token(selection)
         self._counts = table.counts(selection)
         summary, stale = summary_of(self._counts), table.stale & selection.shards
         yield begin_message(table, len(selection), keeps)
         taken = TakenRows(rows)
-        for message in paced(iter(messages) if keeps else baseline_messages(rows), taken):
+        for message in pace_messages(iter(messages) if keeps else baseline_messages(rows), taken):
             yield message
         if keeps:
             # what the client holds may have been told stale or fresh by another gateway
@@ -141,8 +141,8 @@ class DriftWatch:
 
     def _take_instant(self) -> None:
         """Compare, and choose by what is so now; until the next wait it is one instant."""
-        self._book.advance(self._comparison)
-        self._selection = self._table.select(self._rows)
+        self._book.advance_comparison(self._comparison)
+        self._selection = self._drift_table.select_rows(self._rows)
 
     # --- one turn ---
 
@@ -171,9 +171,9 @@ class DriftWatch:
 
     def _changes_now(self) -> Iterator[bytes]:
         """What the client lacks, taken at once: freshness, rows that agree with it, the counts."""
-        table = self._table
+        table = self._drift_table
         if self._selection.manner is not table.manner:
-            self._selection = table.select(self._rows)
+            self._selection = table.select_rows(self._rows)
         selection = self._selection
         before, self._stale = self._stale, table.stale & selection.shards
         told = [
@@ -185,17 +185,17 @@ class DriftWatch:
         counted = table.counts(selection)
         counts, self._counts = counted if counted != self._counts else None, counted
         yield from told
-        yield from paced(iter(changes), TakenRows(changes))
+        yield from pace_messages(iter(changes), TakenRows(changes))
         if counts is not None:
             yield encode_drift(summary=summary_of(counts))
 
     def _shared_changes(self, selection: WatchSelection) -> Sequence[bytes]:
         """Who watches the same and was sent the same is sent the same bytes."""
-        table, position = self._table, self._position
+        table, position = self._drift_table, self._position
         if position.turn == table.turn:
             return ()
-        shared, key = self._comparison.messages(), (selection.digest, position.turn)
-        step = table.step(selection, position)
+        shared, key = self._comparison.encoded_messages(), (selection.digest, position.turn)
+        step = table.next_step(selection, position)
         if key not in shared:
             shared[key] = change_messages(table.row_bytes(step.rows), step.left, step.merged)
         return shared[key]
@@ -209,10 +209,10 @@ class DriftWatch:
             # whoever knows tags and scopes is away, or the scope is gone: what is watched stays so
             return []
         self._catalog_version = version
-        messages, table = list(self._changes_now()), self._table
+        messages, table = list(self._changes_now()), self._drift_table
         old, self._rows = self._selection, rows
-        self._selection = table.select(rows)
-        step = table.reselect(old, self._selection, self._position)
+        self._selection = table.select_rows(rows)
+        step = table.reselect_rows(old, self._selection, self._position)
         self._token = self._comparison.token(self._selection)
         return messages + change_messages(table.row_bytes(step.rows), step.left, 0)
 

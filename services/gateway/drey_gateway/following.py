@@ -24,7 +24,7 @@ class FollowedLog(Protocol[M_co]):
         """Messages of what comes next; empty: there is nothing more now. `Unavailable`."""
         ...
 
-    def checkpoint(self, *, stalled: bool) -> M_co:
+    def make_checkpoint(self, *, stalled: bool) -> M_co:
         """The message that says where the reader stands."""
         ...
 
@@ -35,7 +35,7 @@ async def follow_log(
     """All messages, until the reader leaves. `Unavailable` is a stalled checkpoint."""
     stalled, next_checkpoint = False, 0.0
     while True:
-        waiting, before = changed.listen(), stalled
+        waiting, before = changed.listen_for_change(), stalled
         messages: Sequence[M_co] = ()
         try:
             messages = await followed.next_messages()
@@ -47,7 +47,7 @@ async def follow_log(
         now = time.monotonic()
         if stalled != before or now >= next_checkpoint:
             next_checkpoint = now + CHECKPOINT_S
-            yield followed.checkpoint(stalled=stalled)
+            yield followed.make_checkpoint(stalled=stalled)
         if not messages:
             left = max(next_checkpoint - time.monotonic(), 0.0)
             await wait_for_event(waiting, min(left, _RETRY_S) if stalled else left)

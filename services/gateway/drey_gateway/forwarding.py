@@ -97,9 +97,9 @@ class _ForwardedMethod:
     def _call_metadata(self) -> list[tuple[str, str]]:
         principal = current_principal.get()
         return [
-            (TOKEN_METADATA, self._signer.sign(principal, self._upstream, self._path)),
+            (TOKEN_METADATA, self._signer.sign_token(principal, self._upstream, self._path)),
             (REQUEST_METADATA, principal.request_id),
-            *telemetry.headers().items(),
+            *telemetry.trace_headers().items(),
         ]
 
     async def _fail_call(self, error: grpc.aio.AioRpcError, context: Context) -> None:

@@ -26,19 +26,19 @@ from drey_gateway.domain.watch import Fields
 from drey_runtime.batches import large_pages
 
 
-def fields(number: int) -> Fields:
+def fields_of_mask(number: int) -> Fields:
     """Which channels; unspecified means both."""
     return Fields(number) if number else Fields.BOTH
 
 
-def batch(message: ValueBatch, columns: Columns) -> BusBatch:
+def batch_message(message: ValueBatch, columns: Columns) -> BusBatch:
     """A message of the bus."""
     return BusBatch(
         message.epoch, message.sequence, message.part, message.more, columns, large_pages(message)
     )
 
 
-def report(beat: Heartbeat) -> Report:
+def report_of_beat(beat: Heartbeat) -> Report:
     """A sign of life."""
     return Report(
         shard=beat.shard,
@@ -63,7 +63,7 @@ def report(beat: Heartbeat) -> Report:
 
 def shard_state(number: int, shard: Shard, fresh: bool, now: int) -> watch_pb2.ShardState:
     """A shard as watchers are told; `now` is of the monotonic clock."""
-    epoch, sequence = shard.stream.position
+    epoch, sequence = shard.stream.known_position
     return watch_pb2.ShardState(
         shard=number,
         epoch=epoch,
@@ -162,7 +162,7 @@ def role(role: Role) -> access_pb2.Role:
     )
 
 
-def grants(roles: Sequence[str], limited: Sequence[LimitedRole]) -> list[access_pb2.Grant]:
+def grant_messages(roles: Sequence[str], limited: Sequence[LimitedRole]) -> list[access_pb2.Grant]:
     """Roles for all PVs, then those for some."""
     every = [access_pb2.Grant(role=role) for role in roles]
     for grant in limited:
@@ -175,7 +175,7 @@ def limits_text(key: Key) -> list[str]:
     """Of each role that a key holds for some PVs only: which, for the audit."""
     return [
         f"{grant.role}: {MessageToJson(grant.selector, indent=None)}"
-        for grant in grants((), key.limited)
+        for grant in grant_messages((), key.limited)
     ]
 
 
@@ -184,7 +184,7 @@ def key(key: Key) -> access_pb2.Key:
     return access_pb2.Key(
         id=key.id,
         name=key.name,
-        grants=grants(key.roles, key.limited),
+        grants=grant_messages(key.roles, key.limited),
         create_time=time_or_none(key.create_time_ns),
         expire_time=time_or_none(key.expire_time_ns),
         revoke_time=time_or_none(key.revoke_time_ns),

@@ -30,7 +30,7 @@ _MAX_ELEMENTS = 1_000_000
 def read_selector(message: selector_pb2.Selector, path: str) -> Selector:
     """A selector that says something. Raises `InvalidArgument`."""
     selector = selector_from_proto(message, path)
-    selector.validate(path)
+    selector.validate_selector(path)
     return selector
 
 
@@ -48,7 +48,7 @@ def read_wanted(spec: watch_pb2.WatchSpec, token: str = "", path: str = "spec") 
     """A specification at `path` of a request. Raises `InvalidArgument`, `Unimplemented`."""
     return Wanted(
         terms=(SelectorTerm(True, read_selector(spec.selector, f"{path}.selector")),),
-        fields=mapping.fields(spec.fields),
+        fields=mapping.fields_of_mask(spec.fields),
         in_columns=in_columns(spec.form, f"{path}.form"),
         min_interval_s=read_interval(spec.min_interval, f"{path}.min_interval"),
         with_metadata=spec.with_metadata,

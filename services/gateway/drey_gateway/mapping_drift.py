@@ -14,8 +14,8 @@ from drey.monitor.v1 import watch_pb2
 from drey_core import errors
 from drey_core.compare import CLASSES
 from drey_core.values import I8
-from drey_core.wire import chunk
-from drey_core.wire_values import varint, wrap
+from drey_core.wire import chunk_rows
+from drey_core.wire_values import encode_varint, wrap_payload
 from drey_gateway.domain.drift import DriftCounts, DriftTable, DriftTolerances, DriftWanted
 from drey_gateway.domain.resume import decode_token
 from drey_gateway.domain.wire import MESSAGE_BYTES
@@ -107,21 +107,21 @@ def all_fresh_message() -> bytes:
 
 def baseline_messages(rows: list[bytes]) -> Iterator[bytes]:
     """Encoded rows, as many at a time as fit into one message."""
-    return (wrap(_BASELINE, part) for part in chunk(rows, MESSAGE_BYTES))
+    return (wrap_payload(_BASELINE, part) for part in chunk_rows(rows, MESSAGE_BYTES))
 
 
 def change_messages(rows: list[bytes], left: I8, merged: int) -> list[bytes]:
     """`WatchDriftResponse` messages of one change: who left first; the first has `merged`."""
     bodies = [
-        wrap(_LEFT, np.ascontiguousarray(left[start : start + _NUMBERS], "<u8").tobytes())
+        wrap_payload(_LEFT, np.ascontiguousarray(left[start : start + _NUMBERS], "<u8").tobytes())
         for start in range(0, len(left), _NUMBERS)
     ]
-    bodies += chunk(rows, MESSAGE_BYTES)
+    bodies += chunk_rows(rows, MESSAGE_BYTES)
     if len(bodies) > 1 and len(left) and len(bodies[0]) + len(bodies[1]) <= MESSAGE_BYTES:
         bodies[:2] = [bodies[0] + bodies[1]]
     if bodies and merged:
-        bodies[0] += _MERGED_TAG + varint(merged)
-    return [wrap(_CHANGED, body) for body in bodies]
+        bodies[0] += _MERGED_TAG + encode_varint(merged)
+    return [wrap_payload(_CHANGED, body) for body in bodies]
 
 
 def summary_of(counts: DriftCounts) -> pb.DriftSummary:

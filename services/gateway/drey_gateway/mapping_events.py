@@ -9,7 +9,7 @@ from drey_core.errors import InvalidArgument, Reason
 from drey_core.token import decode_page_token, encode_page_token, query_hash
 from drey_runtime.event_log import EventKind, LoggedEvent, Position, Resource
 from drey_runtime.mapping.actor import actor
-from drey_runtime.mapping.times import timestamp
+from drey_runtime.mapping.times import timestamp_message
 
 _TOKEN = "events"
 _ANY_QUERY = query_hash()
@@ -75,7 +75,7 @@ def event_to_proto(timeline: str, event: LoggedEvent) -> event_pb2.Event:
     change = event.change
     out = event_pb2.Event(
         token=encode_place(Place(timeline, event.position)),
-        time=timestamp(event.time_ns),
+        time=timestamp_message(event.time_ns),
         kind=event_pb2.EventKind.Value(
             f"EVENT_KIND_{change.kind.name}".replace("UNKNOWN", "UNSPECIFIED")
         ),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from drey_core.directory import Directory, MetadataIndex, MetadataPage
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS
 from drey_core.values import I8
-from drey_core.wire_values import wrap
+from drey_core.wire_values import wrap_payload
 from drey_gateway import mapping
 from drey_gateway.domain.watch import Fields
 
@@ -37,7 +37,11 @@ class MetadataEncoder:
             chosen = rows[start : start + _ROWS]
             numbers = directory.pv_number[chosen].astype("<i8").tobytes()
             parts = [
-                [b"\x09" + numbers[8 * i : 8 * i + 8] + wrap(2, directory.names[row].encode())]
+                [
+                    b"\x09"
+                    + numbers[8 * i : 8 * i + 8]
+                    + wrap_payload(2, directory.names[row].encode())
+                ]
                 for i, row in enumerate(chosen.tolist())
             ]
             for field, channels, addresses in roles:
@@ -46,8 +50,8 @@ class MetadataEncoder:
                     if channel:
                         rest = self._encoded_page(channel >> PAGE_SHIFT, metadata)
                         address = addresses[row].encode()
-                        head = wrap(1, address) if address else b""
-                        part.append(wrap(field, head + rest[channel & PAGE_MASK]))
+                        head = wrap_payload(1, address) if address else b""
+                        part.append(wrap_payload(field, head + rest[channel & PAGE_MASK]))
             yield [b"".join(part) for part in parts]
 
     def _encoded_page(self, number: int, metadata: MetadataIndex) -> list[bytes]:

@@ -18,7 +18,7 @@ from drey_gateway.domain.instances import (
     Queue,
 )
 from drey_runtime.mapping.actor import actor
-from drey_runtime.mapping.times import timestamp
+from drey_runtime.mapping.times import timestamp_message
 
 
 def instance_sign(report: InstanceReport) -> InstanceSign:
@@ -60,7 +60,7 @@ def service_instance(instance: Instance, now: int) -> pb.ServiceInstance:
         service=sign.service,
         name=sign.name,
         version=sign.version,
-        start_time=timestamp(sign.started_ns),
+        start_time=timestamp_message(sign.started_ns),
         serving=sign.serving,
         age=_to_duration(max(now - instance.heard_at, 1)),
         queues=[
@@ -78,7 +78,7 @@ def ioc_status(ioc: IocSummary, forced: Override | None) -> pb.IocStatus:
         connected=ioc.connected,
         timeouts=ioc.timeouts,
         echo=_to_duration(ioc.echo_ns),
-        silent_since=timestamp(ioc.silent_since_ns),
+        silent_since=timestamp_message(ioc.silent_since_ns),
         reconnected=ioc.reconnected,
         hung=ioc.hung,
         breakers=[_breaker_status(breaker) for breaker in ioc.breakers],
@@ -93,7 +93,7 @@ def breaker_override(override: Override) -> pb.BreakerOverride:
         mode=override.mode,  # type: ignore[arg-type]
         reason=override.reason,
         actor=actor(override.principal, override.roles),
-        update_time=timestamp(override.time_ns),
+        update_time=timestamp_message(override.time_ns),
     )
 
 
@@ -119,8 +119,8 @@ def _breaker_status(breaker: OpenBreaker) -> pb.BreakerStatus:
         instance=breaker.instance,
         service=breaker.service,
         state=breaker.state.breaker,  # type: ignore[arg-type]
-        since=timestamp(breaker.state.breaker_since_ns),
-        next_probe=timestamp(breaker.state.next_probe_ns),
+        since=timestamp_message(breaker.state.breaker_since_ns),
+        next_probe=timestamp_message(breaker.state.next_probe_ns),
     )
 
 

@@ -13,12 +13,12 @@ from drey_core.directory import Directory
 from drey_core.errors import DreyError
 from drey_core.selector import Link
 from drey_core.values import I8
-from drey_core.wire_values import wrap
+from drey_core.wire_values import wrap_payload
 from drey_gateway import mapping
 from drey_gateway.domain.wanted import SubscriptionChange
 from drey_gateway.domain.wire import InstantValues
 from drey_runtime.clock import now_ns
-from drey_runtime.stalls import outgoing
+from drey_runtime.stalls import current_outgoing
 
 _ROWS = 500
 _NAMES = 2000
@@ -73,27 +73,27 @@ def left_messages(
         )
 
 
-def paced(messages: Iterator[bytes], taken: InstantValues) -> Iterator[bytes]:
+def pace_messages(messages: Iterator[bytes], taken: InstantValues) -> Iterator[bytes]:
     """`messages` made of `taken`, which counts as waiting for the client until the last has left.
 
     Rows are shared with others as long as they are the latest; of a client that does not read they
     soon are not.
     """
-    answers, first, second = outgoing(), next(messages, None), next(messages, None)
+    answers, first, second = current_outgoing(), next(messages, None), next(messages, None)
     if first is not None:
         yield first
     if second is None:
         return
     if answers is not None:
-        answers.held = taken.size()
+        answers.held_bytes = taken.bytes_size()
     try:
         yield from chain((second,), messages)
     finally:
         if answers is not None:
-            answers.held = 0
+            answers.held_bytes = 0
 
 
-def batched(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+def batch_items(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     """Names and links, as many at a time as fit into one message."""
     return (items[start : start + _NAMES] for start in range(0, len(items), _NAMES))
 
@@ -131,15 +131,15 @@ class NamesTold:
         ]
         lost = [name for name in missing if name not in self.not_found]
         self._links, self.not_found = links, frozenset(missing)
-        for part in batched(new):
+        for part in batch_items(new):
             yield watch_pb2.NamesUnderstood(links=part)
-        for gone in batched(lost):
+        for gone in batch_items(lost):
             yield watch_pb2.NamesUnderstood(not_found=gone)
 
 
 def of_subscription(name: str, message: bytes) -> bytes:
     """An `OpenWatchResponse` with an encoded `WatchPvsResponse`."""
-    return wrap(_NAME, name.encode()) + wrap(_WATCH, message)
+    return wrap_payload(_NAME, name.encode()) + wrap_payload(_WATCH, message)
 
 
 def ack_message(change: SubscriptionChange, error: DreyError | None = None) -> bytes:

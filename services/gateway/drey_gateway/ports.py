@@ -26,7 +26,7 @@ class ImageReader(Protocol):
         """Pages of a shard by number, ascending, and the epoch in force, as of one instant."""
         ...
 
-    async def heartbeats(self, shards: int) -> list[Heartbeat | None]:
+    async def read_heartbeats(self, shards: int) -> list[Heartbeat | None]:
         """Last signs of life."""
         ...
 
@@ -44,7 +44,7 @@ class ImageReader(Protocol):
 class Resolver(Protocol):
     """Whoever knows ids, tags and scopes."""
 
-    async def resolve(
+    async def resolve_selector(
         self, selector: selector_pb2.Selector, allow_unknown: bool
     ) -> tuple[I8, list[str]]:
         """(numbers of PVs, names not found). Raises as `DirectoryService.ResolveChannels`."""

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from drey_core.errors import DreyError, Unavailable
 from drey_runtime.bus import Bus
-from drey_runtime.database import Connection, Database, connect, guard
+from drey_runtime.database import Connection, Database, connect_once, guard_connection
 from drey_runtime.image import Image
 from drey_runtime.nats_client import NatsError
 
@@ -62,7 +62,7 @@ def probe_postgres(db: Database) -> Probe:
                 )
             return f"PostgreSQL {version}"
 
-        async with db.acquire() as conn:
+        async with db.acquire_connection() as conn:
             return await ask(conn)
 
     return probe_once
@@ -76,15 +76,15 @@ async def _look_for_room(db: Database) -> None:
             await conn.execute("SET LOCAL work_mem = '64kB'")
             await conn.execute("SELECT count(*) FROM generate_series(1, 20000)")
 
-    async with db.acquire() as conn:
+    async with db.acquire_connection() as conn:
         await spill(conn)
 
 
 async def _look_for_entry(db: Database) -> None:
     """Open a connection, and end it. Raises `Unavailable`."""
     try:
-        with guard():
-            connection = await connect(db.url, name="drey-probe", timeout=_ENTRY_S)
+        with guard_connection():
+            connection = await connect_once(db.url, name="drey-probe", timeout=_ENTRY_S)
             connection.terminate()
     except Unavailable as error:
         raise Unavailable(
@@ -165,7 +165,7 @@ class Probes:
         self._at = 0.0
         self._lock = asyncio.Lock()
 
-    async def ask(self) -> list[PartReport]:
+    async def ask_parts(self) -> list[PartReport]:
         """Parts by name; at most a second."""
         async with self._lock:
             if not self._found or time.monotonic() - self._at > 0.5:

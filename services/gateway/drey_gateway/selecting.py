@@ -28,28 +28,28 @@ async def resolve_terms(context: WatchContext, terms: Terms, allow_unknown: bool
     """Rows, and how names are understood. Raises as the selector's rules say; what is removed may
     be unknown."""
     while True:
-        index = context.live.index
+        index = context.live.selector_index
         chosen = np.zeros(len(index), bool)
         not_found: list[str] = []
         links: dict[str, list[Link]] = {}
         for added, selector in ((t.added, t.selector) for t in terms):
             if needs_catalog(selector):
-                numbers, missing = await context.resolver.resolve(
+                numbers, missing = await context.resolver.resolve_selector(
                     selector_to_proto(selector), allow_unknown or not added
                 )
                 rows = context.live.directory.rows_of(np.sort(numbers))
                 rows = rows[rows >= 0]
             else:
                 allowed = allow_unknown or not added
-                choose = partial(index.select, selector, allow_unknown=allowed)
+                choose = partial(index.select_rows, selector, allow_unknown=allowed)
                 resolved = await choose_off_loop(choose, takes_long=selector.takes_long)
                 rows, missing = resolved.rows, resolved.not_found
-            if context.live.index is not index:
+            if context.live.selector_index is not index:
                 break
             chosen[rows] = added
             if added:
                 look_up = partial(index.links, selector.names)
                 links |= await choose_off_loop(look_up, takes_long=selector.takes_long)
                 not_found += missing
-        if context.live.index is index:
+        if context.live.selector_index is index:
             return Resolved(np.flatnonzero(chosen), not_found, links)

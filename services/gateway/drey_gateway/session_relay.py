@@ -38,28 +38,34 @@ class SessionRelay:
 
     def __init__(self, book: SessionBook, bus: Bus, signer: TokenSigner) -> None:
         self._book, self._bus, self._signer = book, bus, signer
-        self._verifier = signer.verifier(GATEWAY)
+        self._verifier = signer.token_verifier(GATEWAY)
 
-    async def subscribe(self) -> None:
+    async def subscribe_to_bus(self) -> None:
         """Begin to listen for changes of the sessions here; may be called while NATS is away."""
-        await self._bus.subscribe(self._subject(self._book.gateway_id), self._answer)
+        await self._bus.subscribe_handler(
+            self._gateway_subject(self._book.gateway_id), self._answer_change
+        )
 
-    async def modify(self, request: pb.ModifyWatchRequest) -> None:
+    async def relay_change(self, request: pb.ModifyWatchRequest) -> None:
         """Pass a change on, as the principal who calls. Raises `DreyError`."""
         change, principal = read_change(request), current_principal.get()
         gateway_id, _, _ = request.session.partition(".")
         if gateway_id == self._book.gateway_id:
-            self._book.modify(request.session, change, principal.key_id)
+            self._book.modify_session(request.session, change, principal.key_id)
             return
         if not gateway_id.isalnum():
             raise no_session(request.session)
-        token = self._signer.sign(principal, GATEWAY, _METHOD)
-        subject, payload = self._subject(gateway_id), request.SerializeToString()
+        token = self._signer.sign_token(principal, GATEWAY, _METHOD)
+        subject, payload = self._gateway_subject(gateway_id), request.SerializeToString()
         try:
-            raw = await self._bus.request(subject, payload, {TOKEN_METADATA: token}, _DEADLINE_S)
+            raw = await self._bus.request_answer(
+                subject, payload, {TOKEN_METADATA: token}, _DEADLINE_S
+            )
         except Unavailable:
             # NATS may not have known yet that the gateway is dead; a change is taken once only
-            raw = await self._bus.request(subject, payload, {TOKEN_METADATA: token}, _DEADLINE_S)
+            raw = await self._bus.request_answer(
+                subject, payload, {TOKEN_METADATA: token}, _DEADLINE_S
+            )
         if raw is None:
             raise no_session(request.session)
         refusal = errors_pb2.ItemError.FromString(raw)
@@ -67,15 +73,15 @@ class SessionRelay:
             error = _REFUSALS.get(Reason(refusal.reason), DreyError)
             raise error(refusal.message, reason=Reason(refusal.reason), field=refusal.field)
 
-    def _subject(self, gateway_id: str) -> str:
-        return self._bus.subject("sessions", gateway_id)
+    def _gateway_subject(self, gateway_id: str) -> str:
+        return self._bus.full_subject("sessions", gateway_id)
 
-    async def _answer(self, message: Msg) -> None:
+    async def _answer_change(self, message: Msg) -> None:
         answer = errors_pb2.ItemError()
         try:
-            principal = self._verifier.authenticate(dict(message.headers or {}), _METHOD)
+            principal = self._verifier.authenticate_call(dict(message.headers or {}), _METHOD)
             request = pb.ModifyWatchRequest.FromString(message.data)
-            self._book.modify(request.session, read_change(request), principal.key_id)
+            self._book.modify_session(request.session, read_change(request), principal.key_id)
         except DecodeError as error:
             answer.reason = errors_pb2.ERROR_REASON_MALFORMED_MESSAGE
             answer.message = f"not a ModifyWatchRequest: {error}"

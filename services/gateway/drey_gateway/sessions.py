@@ -35,8 +35,8 @@ class _Subscription:
     watch: Watch
     place: ExitStack
 
-    def end(self) -> None:
-        self.watch.leave()
+    def end_subscription(self) -> None:
+        self.watch.leave_rows()
         self.place.close()
 
 
@@ -79,14 +79,14 @@ class Session:
                 async for message in await self._begin_subscription(name, one):
                     yield of_subscription(name, message)
             while True:
-                changed = self._context.changed.listen()
+                changed = self._context.changed.listen_for_change()
                 async with aclosing(self._next_turn()) as messages:
                     async for message in messages:
                         yield message
                 await self._wait_changed(changed)
         finally:
             for subscription in self._subscriptions.values():
-                subscription.end()
+                subscription.end_subscription()
             self._subscriptions = {}
 
     async def _wait_changed(self, changed: asyncio.Event) -> None:
@@ -133,18 +133,18 @@ class Session:
                 metadata={"name": name},
             )
         if change.amend is not None:
-            return await held.watch.amend(*change.amend(held.watch.wanted))
+            return await held.watch.amend_selection(*change.amend(held.watch.wanted))
         if change.replacement is None:
-            held.end()
+            held.end_subscription()
             del self._subscriptions[name]
-            return _nothing()
+            return _no_messages()
         if change.replacement.keeps_baseline(held.watch.wanted):
-            return await held.watch.amend(change.replacement, change.replacement.terms)
+            return await held.watch.amend_selection(change.replacement, change.replacement.terms)
         watch = Watch(self._context, change.replacement)
         await watch.choose_rows()
-        held.watch.leave()
+        held.watch.leave_rows()
         held.watch = watch
-        return watch.begin()
+        return watch.begin_baseline()
 
     async def _begin_subscription(self, name: str, wanted: Wanted) -> AsyncIterator[bytes]:
         if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
@@ -154,11 +154,11 @@ class Session:
                 metadata={"limit": str(MAX_SUBSCRIPTIONS), "scope": "session"},
             )
         with ExitStack() as place:
-            place.enter_context(self._limiter.taken())
+            place.enter_context(self._limiter.take_watcher())
             watch = Watch(self._context, wanted)
             await watch.choose_rows()
             self._subscriptions[name] = _Subscription(watch, place.pop_all())
-        return watch.begin()
+        return watch.begin_baseline()
 
 
 class SessionBook:
@@ -172,7 +172,7 @@ class SessionBook:
     async def open_session(self, wanted: Mapping[str, Wanted]) -> AsyncGenerator[bytes, None]:
         """The stream of a new session, whose it is that calls. Raises `DreyError`."""
         session_id = f"{self.gateway_id}.{secrets.token_hex(_ID_BYTES)}"
-        with self._limiter.taken():
+        with self._limiter.take_watcher():
             session = Session(self._context, self._limiter, session_id)
             self._sessions[session_id] = session
             try:
@@ -182,7 +182,7 @@ class SessionBook:
             finally:
                 del self._sessions[session_id]
 
-    def modify(self, session_id: str, change: SubscriptionChange, key_id: str) -> None:
+    def modify_session(self, session_id: str, change: SubscriptionChange, key_id: str) -> None:
         """Let a session of a key take a change. Raises `DreyError`."""
         session = self._sessions.get(session_id)
         if session is None or session.key_id != key_id:
@@ -200,6 +200,6 @@ def no_session(session_id: str) -> NotFound:
     )
 
 
-async def _nothing() -> AsyncIterator[bytes]:
+async def _no_messages() -> AsyncIterator[bytes]:
     for message in list[bytes]():
         yield message

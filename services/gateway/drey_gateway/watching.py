@@ -21,7 +21,7 @@ from drey_core.errors import NotFound, Unavailable, fields_at
 from drey_core.extracts import ArrayShape
 from drey_core.pages import PAGE_SHIFT
 from drey_core.values import I8
-from drey_core.wire_values import wrap
+from drey_core.wire_values import wrap_payload
 from drey_gateway import mapping
 from drey_gateway.context import WatchContext
 from drey_gateway.domain.array_limits import ArrayPacer
@@ -36,7 +36,7 @@ from drey_gateway.domain.watch import (
     WatchDiff,
     WatchSelection,
     WatchState,
-    honourable,
+    check_token,
     stale_numbers,
 )
 from drey_gateway.domain.wire import InstantValues, TakenRows, baseline_messages, diff_messages
@@ -45,7 +45,7 @@ from drey_gateway.mapping_told import (
     encode_part,
     freshness_change,
     left_messages,
-    paced,
+    pace_messages,
 )
 from drey_gateway.selecting import Resolved, resolve_terms
 from drey_runtime.clock import now_ns
@@ -67,7 +67,7 @@ async def catch_up(live: LiveState, token: Token, selection: WatchSelection) -> 
     """The gateway that gave the token may have been a moment ahead of this one."""
     end = time.monotonic() + _CATCH_UP_S
     while time.monotonic() < end and token.selection == selection.digest:
-        mine = live.positions()
+        mine = live.shard_positions()
         if all(mine.get(s, (0, 0)) >= position for s, position in token.seen.items()):
             return
         await asyncio.sleep(0.02)
@@ -138,21 +138,21 @@ class Watch:
         """Encoded `WatchPvsResponse` messages, until the client leaves. Raises `DreyError`."""
         try:
             await self.choose_rows()
-            async for message in self.begin():
+            async for message in self.begin_baseline():
                 yield message
             while True:
-                changed = self._context.changed.listen()
+                changed = self._context.changed.listen_for_change()
                 async with aclosing(self.next_turn()) as messages:
                     async for message in messages:
                         yield message
                 await self._wait_changed(changed)
         finally:
-            self.leave()
+            self.leave_rows()
 
-    def leave(self) -> None:
+    def leave_rows(self) -> None:
         """Stop being counted among those for whom rows are encoded; harmless to repeat."""
         if self._cache is not None:
-            self._cache.leave(self._watched_rows, self._watched_shape)
+            self._cache.leave_rows(self._watched_rows, self._watched_shape)
         self._cache, self._watched_rows = None, _NO_ROWS
 
     # --- beginning ---
@@ -169,13 +169,13 @@ class Watch:
             pacer = ArrayPacer(wanted.arrays, channels)
         self._state = WatchState(selection, sieve, pacer)
 
-    async def begin(self) -> AsyncGenerator[bytes, None]:
+    async def begin_baseline(self) -> AsyncGenerator[bytes, None]:
         """The baseline."""
         wanted, selection = self._wanted, self._state.selection
         why = ""
         if wanted.token is not None:
             await catch_up(self._live, wanted.token, selection)
-            why = honourable(wanted.token, selection, self._live.positions())
+            why = check_token(wanted.token, selection, self._live.shard_positions())
             if why:
                 yield encode_part(resync_required=watch_pb2.ResyncRequired(reason=why))
         keeps = wanted.token is not None and not why
@@ -201,11 +201,11 @@ class Watch:
             count = self._live.shard_count
             change = self._state.since_token(image, wanted.token, count, now)
         else:
-            change = self._state.everything(image, now)
+            change = self._state.baseline_diff(image, now)
         taken = self._take_change(change, stale)
         self._cut_instant()
         token = encode_token(self._token)
-        for message in paced(baseline_messages(taken), taken):
+        for message in pace_messages(baseline_messages(taken), taken):
             yield message
         if keeps:
             # what the client holds may have been told stale or fresh by another gateway
@@ -251,11 +251,11 @@ class Watch:
         """What the client lacks, taken at once: freshness first, then rows that agree with it."""
         stale = self._stale_shards()
         freshness = list(self._freshness_changes(stale))
-        change = self._state.diff(self._live.image, time.monotonic())
+        change = self._state.next_diff(self._live.image, time.monotonic())
         taken = self._take_change(change, stale)
         self._cut_instant()
         yield from freshness
-        yield from paced(diff_messages(taken, change.merged), taken)
+        yield from pace_messages(diff_messages(taken, change.merged), taken)
 
     def next_deadline(self) -> float:
         """When a turn is due although nothing changes, of the monotonic clock."""
@@ -296,7 +296,7 @@ class Watch:
             return TakenRows([])
         rows, shape = self._state.selection.rows[change.at], self._wanted.arrays.shape
         if self._wanted.in_columns:
-            return self._cache.columns(rows, change.channels, stale, shape)
+            return self._cache.taken_columns(rows, change.channels, stale, shape)
         return TakenRows(self._cache.rows(rows, change.channels, stale, shape))
 
     def _cut_instant(self) -> None:
@@ -306,7 +306,9 @@ class Watch:
     async def _send_metadata(self, rows: I8) -> AsyncIterator[bytes]:
         encoder, wanted = self._context.metadata, self._wanted.fields
         for found in encoder.encode_rows(rows, self._directory, self._live.metadata, wanted):
-            yield wrap(_METADATA, b"".join(wrap(_METADATA_ROWS, row) for row in found))
+            yield wrap_payload(
+                _METADATA, b"".join(wrap_payload(_METADATA_ROWS, row) for row in found)
+            )
 
     async def _changed_metadata(self) -> AsyncIterator[bytes]:
         seen, self._metadata_seen = self._metadata_seen, self._live.metadata_generation
@@ -332,7 +334,7 @@ class Watch:
         async for message in self._move_rows(selection, old):
             yield message
 
-    async def amend(self, wanted: Wanted, new: Terms) -> AsyncIterator[bytes]:
+    async def amend_selection(self, wanted: Wanted, new: Terms) -> AsyncIterator[bytes]:
         """Watch other PVs from now on, or at another pace; PVs leave, and join with their rows.
 
         `wanted` must agree with what is wanted now by `keeps_baseline`; `new` are the terms
@@ -349,7 +351,7 @@ class Watch:
         return self._move_rows(selection, old)
 
     async def _move_rows(self, selection: WatchSelection, old: Directory) -> AsyncIterator[bytes]:
-        left, moved, joined = self._state.reselect(
+        left, moved, joined = self._state.reselect_rows(
             selection, self._live.image, old, self._directory, time.monotonic()
         )
         for message in self._tell_names():
@@ -361,8 +363,8 @@ class Watch:
         if self._wanted.with_metadata and len(joined):
             async for message in self._send_metadata(selection.rows[joined]):
                 yield message
-        new = self._take_change(WatchDiff.whole(joined), self._stale_shards())
-        for message in paced(diff_messages(new, 0), new):
+        new = self._take_change(WatchDiff.baseline_diff(joined), self._stale_shards())
+        for message in pace_messages(diff_messages(new, 0), new):
             yield message
 
     async def _select_rows(self, terms: Terms, allow_unknown: bool) -> WatchSelection:
@@ -383,13 +385,13 @@ class Watch:
         """Make a selection of rows of the present directory, and be counted there."""
         live = self._live
         wanted = self._wanted
-        selection = WatchSelection.of(
+        selection = WatchSelection.select_watched(
             rows, live.directory, live.image, wanted.fields, live.shard_count, wanted.manner
         )
-        self.leave()
+        self.leave_rows()
         self._directory, self._generation = live.directory, live.generation
-        self._cache = live.cache(wanted.fields)
+        self._cache = live.row_cache(wanted.fields)
         self._watched_rows = _NO_ROWS if wanted.in_columns else rows
-        self._cache.watch(self._watched_rows, wanted.arrays.shape)
+        self._cache.watch_rows(self._watched_rows, wanted.arrays.shape)
         self._watched_shape = wanted.arrays.shape
         return selection

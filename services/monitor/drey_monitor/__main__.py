@@ -18,4 +18,4 @@ gc.freeze()
 gc.enable()
 
 if __name__ == "__main__":
-    app.run("monitor", MonitorSettings, main)
+    app.run_service("monitor", MonitorSettings, main)

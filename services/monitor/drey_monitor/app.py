@@ -30,7 +30,7 @@ from drey_runtime.image import Image
 from drey_runtime.instances import InstanceReports
 from drey_runtime.lease import Lease
 from drey_runtime.lease_postgres import PostgresLease
-from drey_runtime.server import channel, serve
+from drey_runtime.server import channel, serve_grpc
 from drey_runtime.settings import SettingsError
 from drey_runtime.signed import SignedChannel
 
@@ -50,7 +50,7 @@ async def main(settings: MonitorSettings, app: App) -> None:
     )
     shards = Shards(settings.max_shards)
     _, health = await enter(
-        serve(
+        serve_grpc(
             settings,
             settings.listen,
             "DREY_MONITOR_LISTEN",
@@ -58,25 +58,25 @@ async def main(settings: MonitorSettings, app: App) -> None:
             [(SERVICE, ControlServicer(shards))],
         )
     )
-    image = await enter(Image.open(settings.redis_url.get_secret_value(), settings.namespace))
+    image = await enter(Image.open_image(settings.redis_url.get_secret_value(), settings.namespace))
     hub = ChannelHub(await enter(open_table(settings.channel_access, settings.ca_environment())))
-    bus = Bus.of(settings, f"drey-monitor-{os.getpid()}")
-    app.start(bus, "bus")
+    bus = Bus.bus_of_service(settings, f"drey-monitor-{os.getpid()}")
+    app.start_loop(bus, "bus")
     upstream = await enter(channel(settings, settings.snapshot_target))
     catalog = CatalogFollower(
-        directory_client(SignedChannel.of(upstream, signer, "snapshot")),
+        directory_client(SignedChannel.channel_signed_by(upstream, signer, "snapshot")),
         ImageCatalog(image, settings.shards),
         shards,
         settings.shards,
         settings.catalog_poll,
     )
     epochs = EpochListener(shards)
-    await bus.subscribe(bus.subject("catalog"), catalog.on_event)
-    await bus.subscribe(bus.subject("heartbeats", "*"), epochs.on_heartbeat)
-    app.start(catalog, "catalog")
-    app.start(MonitorReadiness(health, catalog, bus, image), "readiness")
+    await bus.subscribe_handler(bus.full_subject("catalog"), catalog.on_event)
+    await bus.subscribe_handler(bus.full_subject("heartbeats", "*"), epochs.on_heartbeat)
+    app.start_loop(catalog, "catalog")
+    app.start_loop(MonitorReadiness(health, catalog, bus, image), "readiness")
     book = IocBook()
-    app.start(IocWatch(hub, book, shards), "IOCs")
+    app.start_loop(IocWatch(hub, book, shards), "IOCs")
     balancer = Balancer(
         shards,
         epochs,
@@ -90,27 +90,27 @@ async def main(settings: MonitorSettings, app: App) -> None:
         bus,
         "monitor",
         lambda: health.serving,
-        iocs=lambda: book.states,
-        doubles=lambda: book.doubles,
-        queues=shards.queues,
-        describe=balancer.describe,
+        iocs=lambda: book.ioc_states,
+        doubles=lambda: book.double_names,
+        queues=shards.queue_states,
+        describe=balancer.describe_load,
     )
-    await bus.subscribe(bus.subject("instances", "monitor"), balancer.on_report)
-    app.start(balancer.reports, "instance")
-    app.start(balancer, "balance")
-    app.before_stop(balancer.leave)
-    app.start(Ticker(hub, shards, image, settings.tick), "tick")
+    await bus.subscribe_handler(bus.full_subject("instances", "monitor"), balancer.on_report)
+    app.start_loop(balancer.reports, "instance")
+    app.start_loop(balancer, "balance")
+    app.before_stop(balancer.leave_members)
+    app.start_loop(Ticker(hub, shards, image, settings.tick), "tick")
     await _wait_for_bus(bus)
-    lease = await enter(_lease(settings))
+    lease = await enter(_open_lease(settings))
     for shard in range(settings.shards):
-        app.start(
+        app.start_loop(
             Owner(shard, settings, lease, shards, hub, catalog, epochs, image, bus),
             f"shard {shard}",
         )
 
 
 @asynccontextmanager
-async def _lease(settings: MonitorSettings) -> AsyncIterator[Lease]:
+async def _open_lease(settings: MonitorSettings) -> AsyncIterator[Lease]:
     if settings.lease == "postgres":
         yield PostgresLease(
             settings.postgres_url.get_secret_value(), owner=f"{socket.gethostname()}:{os.getpid()}"

@@ -15,7 +15,7 @@ from drey_monitor.domain.directory import DirectoryCut
 from drey_monitor.owned import Owned, OwnerPulse
 
 
-def heartbeat(owned: Owned, pulse: OwnerPulse) -> Heartbeat:
+def heartbeat_message(owned: Owned, pulse: OwnerPulse) -> Heartbeat:
     """The sign of life of a shard."""
     state, counts = owned.state, pulse.counts
     return Heartbeat(

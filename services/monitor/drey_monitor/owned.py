@@ -16,7 +16,7 @@ from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_SHIFT
 from drey_core.values import KIND_NONE, Columns, Kind, State
 from drey_monitor.domain.directory import DirectoryCut, DirectoryState
-from drey_monitor.domain.merging import latest
+from drey_monitor.domain.merging import latest_columns
 from drey_monitor.domain.ownership import has_room
 from drey_monitor.domain.progress import SearchSettling, UpdateRate
 from drey_monitor.domain.shard import Counts, ShardState
@@ -92,23 +92,23 @@ class Owned:
         return self.state.shard
 
     @property
-    def publishes(self) -> bool:
+    def may_publish(self) -> bool:
         """Whether batches may be cut: the past was taken over, the epoch is fenced and valid."""
-        return self._early is None and self._fenced == self.state.epoch and self._term.valid
+        return self._early is None and self._fenced == self.state.epoch and self._term.still_valid
 
     def require_valid(self) -> None:
         """Raise `Unavailable` where somebody else may have the shard by now.
 
         Asked right before whatever leaves this process, since it may have stood still just then.
         """
-        if not self._term.valid:
+        if not self._term.still_valid:
             raise Unavailable(f"the lease of shard {self.shard} could not be renewed in time")
 
-    def fenced(self, epoch: int) -> None:
+    def note_fenced(self, epoch: int) -> None:
         """The image refuses what is older than `epoch`, or is away and cannot be read either."""
         self._fenced = max(self._fenced, epoch)
 
-    def fold(self, columns: Columns) -> None:
+    def fold_columns(self, columns: Columns) -> None:
         """Take in drained rows, keyed by channel; before `begin` they wait.
 
         What waits is bounded: merged to the latest row of each channel every few ticks.
@@ -118,9 +118,9 @@ class Owned:
             return
         self._early.append(columns)
         if len(self._early) > _EARLY_PARTS:
-            self._early = [latest(self._early)]
+            self._early = [latest_columns(self._early)]
 
-    def begin(self) -> None:
+    def begin_publishing(self) -> None:
         """The past was taken over: fold what came meanwhile."""
         early, self._early = self._early or [], None
         for columns in early:
@@ -133,13 +133,13 @@ class Owned:
         """
         enums = columns.key[columns.kind == Kind.ENUM]
         if len(enums) and (news := self._take_info(self.shard, enums)) is not None:
-            self.directory.update(*news)
+            self.directory.update_channels(*news)
         unwritten = self.directory.unwritten_labels
         if len(unwritten) and (waiting := np.isin(columns.key, unwritten)).any():
-            self._unlabeled = [latest([*self._unlabeled, columns.take(waiting)])]
+            self._unlabeled = [latest_columns([*self._unlabeled, columns.take_rows(waiting)])]
             self.directory_wake.set()
-            columns = columns.take(~waiting)
-        self.state.fold(columns)
+            columns = columns.take_rows(~waiting)
+        self.state.fold_columns(columns)
 
     def note_directory_written(self, cut: DirectoryCut, epoch: int) -> None:
         """The image has this cut: fold what waited for its labels."""
@@ -152,10 +152,10 @@ class Owned:
         relabeled = np.array(sorted(cut.relabeled), np.int64)
         self.state.tell_again(np.setdiff1d(relabeled, self.directory.unwritten_labels))
 
-    def forget(self, channels: NDArray[np.int64]) -> None:
+    def forget_channels(self, channels: NDArray[np.int64]) -> None:
         """Nothing is known of these any more."""
-        self.directory.forget(channels)
-        self._unlabeled = [c.take(~np.isin(c.key, channels)) for c in self._unlabeled]
+        self.directory.forget_channels(channels)
+        self._unlabeled = [c.take_rows(~np.isin(c.key, channels)) for c in self._unlabeled]
 
     def rewrite_image(self) -> None:
         """Everything of the shard goes into the image again."""
@@ -172,14 +172,14 @@ class Owned:
             self.outgoing.get_nowait()
         self.rewrite_image()
 
-    def send(self, batches: list[bytes]) -> None:
+    def send_batches(self, batches: list[bytes]) -> None:
         """Hand batches to the publisher; never waits."""
         try:
             self.outgoing.put_nowait(batches)
         except asyncio.QueueFull:
-            self.drop()
+            self.drop_batch()
 
-    def drop(self) -> None:
+    def drop_batch(self) -> None:
         """Count a batch that does not reach NATS."""
         self.dropped_batches += 1
         telemetry.loop_items.add(1, {"loop": "publish dropped"})
@@ -208,12 +208,12 @@ class WarmShard:
         """These pages of the catalog changed; what was kept of the channels `removed` is over."""
         self.added.clear()
         self._table.add_pages(np.array(list(pages), np.int64))
-        self._table.clear(removed)
+        self._table.clear_channels(removed)
         self.followed.update(pages)
 
-    def fold(self, columns: Columns) -> None:
+    def fold_columns(self, columns: Columns) -> None:
         """Take in drained rows, keyed by channel; the latest of each is kept."""
-        self._table.apply(columns)
+        self._table.apply_batch(columns)
 
     def columns(self) -> Columns:
         """What came so far, for the owner to be.
@@ -221,7 +221,9 @@ class WarmShard:
         What was merged meanwhile was the former owner's to publish: it is not told as missed.
         """
         place, slot = np.nonzero(self._table.pages.values["state"])
-        return self._table.columns((self._table.numbers[place] << PAGE_SHIFT) + slot).compacted()
+        return self._table.columns_of_channels(
+            (self._table.page_numbers[place] << PAGE_SHIFT) + slot
+        ).compact_heap()
 
     def is_prepared(self, now_ns: int, channels: int, connected: int, asking: int) -> bool:
         """Whether as many have a value as the owner says are connected, or no more come.
@@ -238,7 +240,7 @@ class WarmShard:
         waited_ns = 0 if self._valued_since is None else now_ns - self._valued_since
         return self.added.is_set() and (
             (all_valued and (not asking or waited_ns >= _LONGEST_BUSY_NS))
-            or self._settling.look(
+            or self._settling.has_settled(
                 now_ns, searched=True, channels=channels, connected=up, valued=valued - asking
             )
         )
@@ -259,7 +261,7 @@ class WarmShard:
         """
         behind = self._count_connected()[0] < _LEAST_PART * connected
         if behind:
-            self._settling.restart()
+            self._settling.restart_search()
         return behind
 
     def _count_connected(self) -> tuple[int, int]:
@@ -285,7 +287,7 @@ class ShardTurn:
         self._limit: asyncio.Timeout | None = None
 
     @asynccontextmanager
-    async def trying(self) -> AsyncIterator[None]:
+    async def try_to_own(self) -> AsyncIterator[None]:
         """For the wait for the lease: `LeftToAnother` where it goes to another meanwhile."""
         limit = asyncio.timeout(None)
         try:
@@ -352,21 +354,21 @@ class Shards:
         """An owned shard, or None."""
         return self._owned.get(shard)
 
-    def turn(self, shard: int) -> ShardTurn:
+    def shard_turn(self, shard: int) -> ShardTurn:
         """Whose turn it is."""
         return self._turns.setdefault(shard, ShardTurn())
 
-    def fold(self, shard: int, columns: Columns) -> None:
+    def fold_columns(self, shard: int, columns: Columns) -> None:
         """Give drained rows to whatever of the shard is here."""
         home = self._owned.get(shard) or self._warm.get(shard)
         if home is not None:
-            home.fold(columns)
+            home.fold_columns(columns)
 
     def begin_warm(self, shard: int, warm: WarmShard) -> None:
         """Its values are kept from here on."""
         self._warm[shard] = warm
 
-    def warm(self, shard: int) -> WarmShard | None:
+    def warm_shard(self, shard: int) -> WarmShard | None:
         """What is prepared of a shard."""
         return self._warm.get(shard)
 
@@ -384,7 +386,7 @@ class Shards:
         return {} if home is None else home.followed
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether this process may own no more."""
         return not self._room.is_set()
 
@@ -392,7 +394,7 @@ class Shards:
         """Wait until this process may own one more."""
         await self._room.wait()
 
-    def claim(self, shard: int) -> bool:
+    def claim_shard(self, shard: int) -> bool:
         """Count a shard whose lease was won; False when there is no room for it any more."""
         if self.released.is_set() or not has_room(len(self._claimed), self._most):
             return False
@@ -410,21 +412,21 @@ class Shards:
         """Its lease is free."""
         self._leased.discard(shard)
 
-    def own(self, owned: Owned) -> None:
+    def own_shard(self, owned: Owned) -> None:
         """The shard is published from here on."""
         self._owned[owned.shard] = owned
 
-    def leave(self, shard: int) -> None:
+    def leave_shard(self, shard: int) -> None:
         """The shard is not ours any more: nothing of it is published from here on."""
         self._owned.pop(shard, None)
         self._claimed.discard(shard)
         self._tell_room()
 
-    def supersede(self, owned: Owned, epoch: int) -> None:
+    def supersede_owner(self, owned: Owned, epoch: int) -> None:
         """A newer owner was heard of: the ownership ends, and publishing at once."""
         owned.newer_epoch = epoch
         owned.superseded.set()
-        self.leave(owned.shard)
+        self.leave_shard(owned.shard)
 
     def release_all(self) -> int:
         """Give up all shards and take none again; their number."""
@@ -433,7 +435,7 @@ class Shards:
         self._room.clear()
         return count
 
-    def queues(self) -> list[QueueState]:
+    def queue_states(self) -> list[QueueState]:
         """Batches of each owned shard that wait for NATS."""
         return [
             QueueState(

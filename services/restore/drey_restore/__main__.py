@@ -12,4 +12,4 @@ async def _main(settings: RestoreSettings, running: app.App) -> None:
 
 
 if __name__ == "__main__":
-    app.run("restore", RestoreSettings, _main)
+    app.run_service("restore", RestoreSettings, _main)

@@ -44,7 +44,7 @@ from drey_runtime.jobs import JobKind, JobStore, JobWorker
 from drey_runtime.migrate import check_connection
 from drey_runtime.pulse import Pulses
 from drey_runtime.readiness import Readiness
-from drey_runtime.server import channel, serve
+from drey_runtime.server import channel, serve_grpc
 from drey_runtime.settings import SettingsError
 from drey_runtime.signed import SignedChannel
 
@@ -80,12 +80,12 @@ async def main(settings: RestoreSettings, app: App) -> int:
             max_size=_RESERVED_CONNECTIONS,
         )
     )
-    image = await enter(Image.open(settings.redis_url.get_secret_value(), settings.namespace))
+    image = await enter(Image.open_image(settings.redis_url.get_secret_value(), settings.namespace))
     table = await enter(open_table(settings.channel_access, settings.ca_environment()))
-    upstream = SignedChannel.of(
+    upstream = SignedChannel.channel_signed_by(
         await enter(channel(settings, settings.snapshot_target)), signer, "snapshot"
     )
-    bus = Bus.of(settings, "drey-restore")
+    bus = Bus.bus_of_service(settings, "drey-restore")
     jobs = JobStore(reserved)
 
     store, running = RestoreStore(database), RestoreStore(reserved)
@@ -150,31 +150,35 @@ async def main(settings: RestoreSettings, app: App) -> int:
         lease_s=settings.job_lease,
     )
     warm = WarmLoop(catalog, live)
-    await bus.subscribe(bus.subject("catalog"), warm.on_event)
-    await bus.subscribe(bus.subject("directory", "*"), warm.on_event)
+    await bus.subscribe_handler(bus.full_subject("catalog"), warm.on_event)
+    await bus.subscribe_handler(bus.full_subject("directory", "*"), warm.on_event)
     restores = Restores(store, jobs, ending, notifier, running_restores, now_ns, grants, beginning)
     approvals = Approvals(store, now_ns, grants)
     servicer = RestoreServicer(plans, restores, approvals, now_ns)
 
-    app.start(bus, "bus")
-    app.start(database, "database")
-    app.start(reserved, "database of restores")
-    app.start(pool, "channels")
-    app.start(feed, "changes")
-    app.start(records, "records")
-    app.start(ReleaseLoop(running, pool, now_ns), "release")
-    app.start(worker, "jobs")
-    app.start(warm, "warm")
-    app.start(pulses, "signs of life")
-    app.start(GiveBack(), "memory")
+    app.start_loop(bus, "bus")
+    app.start_loop(database, "database")
+    app.start_loop(reserved, "database of restores")
+    app.start_loop(pool, "channels")
+    app.start_loop(feed, "changes")
+    app.start_loop(records, "records")
+    app.start_loop(ReleaseLoop(running, pool, now_ns), "release")
+    app.start_loop(worker, "jobs")
+    app.start_loop(warm, "warm")
+    app.start_loop(pulses, "signs of life")
+    app.start_loop(GiveBack(), "memory")
     port, health = await enter(
-        serve(settings, settings.listen, "DREY_RESTORE_LISTEN", verifier, [(SERVICE, servicer)])
+        serve_grpc(
+            settings, settings.listen, "DREY_RESTORE_LISTEN", verifier, [(SERVICE, servicer)]
+        )
     )
-    app.start(Readiness(health, {SERVICE: lambda: database.ready and reserved.ready}), "health")
+    app.start_loop(
+        Readiness(health, {SERVICE: lambda: database.ready and reserved.ready}), "health"
+    )
     breakers = pool.table.book
-    await ForcedBreakers(breakers).subscribe(bus)
-    app.start(
-        InstanceReports(bus, "restore", lambda: health.serving, iocs=lambda: breakers.states),
+    await ForcedBreakers(breakers).subscribe_to_bus(bus)
+    app.start_loop(
+        InstanceReports(bus, "restore", lambda: health.serving, iocs=lambda: breakers.ioc_states),
         "instance",
     )
     return port

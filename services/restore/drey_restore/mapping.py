@@ -20,14 +20,14 @@ from drey_restore.usecases.approvals import Decision
 from drey_restore.usecases.plans import PlanRequest, Undo
 from drey_restore.usecases.restores import ExecuteRequest, ResumeRequest
 from drey_runtime.mapping.actor import actor
-from drey_runtime.mapping.times import time_bound, timestamp
+from drey_runtime.mapping.times import time_bound, timestamp_message
 from drey_runtime.mapping.value import from_proto as value_from_proto
 
 _S = 10**9
 _DAY = 86_400 * _S
 
 
-def _duration(
+def _checked_duration(
     request: object,
     name: str,
     default_ns: int,
@@ -51,7 +51,7 @@ def _duration(
     return span_ns
 
 
-def _missing(path: str) -> InvalidArgument:
+def _missing_field(path: str) -> InvalidArgument:
     return InvalidArgument(f"{path}: is required", field=path, metadata={"field": path})
 
 
@@ -72,7 +72,7 @@ def list_query(request: _ListRequest | restore_service_pb2.ListApprovalsRequest)
     return query_hash(asked.SerializeToString(deterministic=True))
 
 
-def chosen(request: _ListRequest) -> Chosen:
+def chosen_filter(request: _ListRequest) -> Chosen:
     """The filters of a list. Raises `Unimplemented` for a PV."""
     for name in ("pv_name", "pv_number"):
         if getattr(request, name):
@@ -91,10 +91,10 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
     spec = request.spec
     source = spec.WhichOneof("source")
     if source is None:
-        raise _missing("spec.state")
+        raise _missing_field("spec.state")
     state = spec.state.WhichOneof("state")
     if source == "state" and state is None:
-        raise _missing("spec.state.snapshot_id")
+        raise _missing_field("spec.state.snapshot_id")
     if source == "state" and state not in {"snapshot_id", "golden"}:
         raise _not_built(f"spec.state.{state}")
     golden = spec.state.golden
@@ -118,11 +118,11 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
         given=_given_values(spec.values) if source == "values" else None,
         selector=spec.selector if spec.HasField("selector") else None,
         edits=tuple(
-            (edit.selector, _edit(edit, f"spec.edits[{index}]"))
+            (edit.selector, _edit_of(edit, f"spec.edits[{index}]"))
             for index, edit in enumerate(spec.edits)
         ),
         exact=spec.exact,
-        lifetime_ns=_duration(spec, "lifetime", 900 * _S, _DAY, least_ns=1, within="spec."),
+        lifetime_ns=_checked_duration(spec, "lifetime", 900 * _S, _DAY, least_ns=1, within="spec."),
         comment=spec.comment,
         rules=rules_of(spec),
         spec=_kept_spec(spec),
@@ -133,7 +133,7 @@ def plan_request(request: restore_service_pb2.CreatePlanRequest) -> PlanRequest:
 
 def _given_values(values: restore_pb2.ValueSet) -> tuple[tuple[str, Given], ...]:
     return tuple(
-        (each.name, _given(each.value, f"spec.values.values[{index}].value"))
+        (each.name, _given_value(each.value, f"spec.values.values[{index}].value"))
         for index, each in enumerate(values.values)
     )
 
@@ -146,9 +146,9 @@ def _kept_spec(spec: restore_pb2.PlanSpec) -> bytes:
     return kept.SerializeToString(deterministic=True)
 
 
-def _given(value: value_pb2.Value, path: str) -> Given:
+def _given_value(value: value_pb2.Value, path: str) -> Given:
     if value.WhichOneof("data") is None:
-        raise _missing(f"{path}.data")
+        raise _missing_field(f"{path}.data")
     try:
         kind, data = value_from_proto(value)
     except DreyError as error:
@@ -157,11 +157,11 @@ def _given(value: value_pb2.Value, path: str) -> Given:
     return Given(kind, data, value.enum_value.label.encode())
 
 
-def _edit(edit: restore_pb2.PlanEdit, path: str) -> Given | Linear:
+def _edit_of(edit: restore_pb2.PlanEdit, path: str) -> Given | Linear:
     match edit.WhichOneof("edit"):
         case "linear":
             if not (edit.linear.HasField("scale") or edit.linear.HasField("offset")):
-                raise _missing(f"{path}.linear.scale")
+                raise _missing_field(f"{path}.linear.scale")
             scale = edit.linear.scale if edit.linear.HasField("scale") else 1.0
             offset = edit.linear.offset if edit.linear.HasField("offset") else 0.0
             for name, number in (("scale", scale), ("offset", offset)):
@@ -172,9 +172,9 @@ def _edit(edit: restore_pb2.PlanEdit, path: str) -> Given | Linear:
                     )
             return Linear(scale, offset)
         case "value":
-            return _given(edit.value, f"{path}.value")
+            return _given_value(edit.value, f"{path}.value")
         case _:
-            raise _missing(f"{path}.value")
+            raise _missing_field(f"{path}.value")
 
 
 def _check_gate(gate: restore_pb2.StageGate, path: str) -> None:
@@ -182,7 +182,7 @@ def _check_gate(gate: restore_pb2.StageGate, path: str) -> None:
         case "max_failed" if gate.max_failed < 0:
             raise InvalidArgument(f"{path}.max_failed: is negative", field=f"{path}.max_failed")
         case None:
-            raise _missing(f"{path}.max_failed")
+            raise _missing_field(f"{path}.max_failed")
 
 
 def _check_rollback(spec: restore_pb2.PlanSpec) -> None:
@@ -192,7 +192,7 @@ def _check_rollback(spec: restore_pb2.PlanSpec) -> None:
     if spec.HasField("rollback") and not (
         spec.rollback.HasField("max_failed") or spec.rollback.on_guard
     ):
-        raise _missing(path)
+        raise _missing_field(path)
     if spec.rollback.on_guard and not spec.guards:
         why = "there is no guard that could fail; add guards, or leave it out"
         raise without_effect("spec.rollback.on_guard", why)
@@ -208,9 +208,9 @@ def execute_request(request: restore_service_pb2.ExecutePlanRequest) -> ExecuteR
     return ExecuteRequest(
         plan_id=request.plan_id.lower(),
         digest=request.digest,
-        start_deadline_ns=_duration(request, "start_deadline", 30 * _S, hour, least_ns=1),
-        write_timeout_ns=_duration(request, "write_timeout", 10 * _S, hour, least_ns=1),
-        verify_timeout_ns=_duration(request, "verify_timeout", 10 * _S, hour),
+        start_deadline_ns=_checked_duration(request, "start_deadline", 30 * _S, hour, least_ns=1),
+        write_timeout_ns=_checked_duration(request, "write_timeout", 10 * _S, hour, least_ns=1),
+        verify_timeout_ns=_checked_duration(request, "verify_timeout", 10 * _S, hour),
         accept_moved=request.HasField("all"),
         max_unreachable=request.max_unreachable if request.HasField("max_unreachable") else None,
         comment=request.comment,
@@ -226,13 +226,13 @@ def resume_request(request: restore_service_pb2.ResumeRestoreRequest) -> ResumeR
         raise _not_built("these")
     if request.max_unreachable < 0:
         raise InvalidArgument("max_unreachable: is negative", field="max_unreachable")
-    verify = _duration(request, "verify_timeout", 0, hour)
+    verify = _checked_duration(request, "verify_timeout", 0, hour)
     return ResumeRequest(
         restore_id=request.id.lower(),
         also_unknown=request.also_unknown,
         accept_moved=request.HasField("all"),
-        start_deadline_ns=_duration(request, "start_deadline", 30 * _S, hour, least_ns=1),
-        write_timeout_ns=_duration(request, "write_timeout", 0, hour, least_ns=1) or None,
+        start_deadline_ns=_checked_duration(request, "start_deadline", 30 * _S, hour, least_ns=1),
+        write_timeout_ns=_checked_duration(request, "write_timeout", 0, hour, least_ns=1) or None,
         verify_timeout_ns=verify if request.HasField("verify_timeout") else None,
         max_unreachable=request.max_unreachable if request.HasField("max_unreachable") else None,
         comment=request.comment,
@@ -241,14 +241,14 @@ def resume_request(request: restore_service_pb2.ResumeRestoreRequest) -> ResumeR
     )
 
 
-def decision(
+def decision_of(
     request: restore_service_pb2.ApprovePlanRequest | restore_service_pb2.RejectPlanRequest,
 ) -> Decision:
     """What ApprovePlan or RejectPlan asks for. Raises `InvalidArgument`."""
     state, digest, lifetime = ApprovalState.REJECTED, "", 0
     if isinstance(request, restore_service_pb2.ApprovePlanRequest):
         state, digest = ApprovalState.APPROVED, request.digest
-        lifetime = _duration(request, "lifetime", 0, _DAY, least_ns=1)
+        lifetime = _checked_duration(request, "lifetime", 0, _DAY, least_ns=1)
     return Decision(
         plan_id=request.id.lower(),
         state=state,
@@ -266,13 +266,13 @@ def approval_message(approval: Approval, now_ns: int) -> restore_pb2.Approval:
         id=approval.id,
         plan_id=approval.plan_id,
         digest=approval.digest,
-        state=int(approval.at(now_ns)),  # type: ignore[arg-type]
+        state=int(approval.state_at(now_ns)),  # type: ignore[arg-type]
         requester=actor(approval.requester, approval.requester_role),
         approver=actor(approval.approver, approval.approver_role) if approval.approver else None,
         reason=approval.reason,
-        create_time=timestamp(approval.create_time_ns),
-        decide_time=timestamp(approval.decide_time_ns),
-        expire_time=timestamp(approval.expire_time_ns),
+        create_time=timestamp_message(approval.create_time_ns),
+        decide_time=timestamp_message(approval.decide_time_ns),
+        expire_time=timestamp_message(approval.expire_time_ns),
         pvs=approval.pvs,
         first_pv=approval.first_pv,
     )
@@ -299,8 +299,8 @@ def plan_message(plan: PlanRecord, now_ns: int) -> restore_pb2.Plan:
             for stage, writes, wait in zip_longest(plan.stages, plan.stage_writes, plan.stage_waits)
         ],
         actor=actor(plan.principal, plan.role),
-        create_time=timestamp(plan.create_time_ns),
-        expire_time=timestamp(plan.expire_time_ns),
+        create_time=timestamp_message(plan.create_time_ns),
+        expire_time=timestamp_message(plan.expire_time_ns),
         undoes_restore_id=plan.undoes_restore_id or "",
         restore_id=plan.restore_id or "",
         approval=None if plan.approval is None else approval_message(plan.approval, now_ns),
@@ -342,9 +342,9 @@ def restore_message(restore: RestoreRecord) -> restore_pb2.Restore:
         all_verified=restore.all_verified,
         actor=actor(restore.principal, restore.role),
         job_id=restore.job_id,
-        create_time=timestamp(restore.create_time_ns),
-        start_time=timestamp(restore.start_time_ns),
-        end_time=timestamp(restore.end_time_ns),
+        create_time=timestamp_message(restore.create_time_ns),
+        start_time=timestamp_message(restore.start_time_ns),
+        end_time=timestamp_message(restore.end_time_ns),
         comment=restore.comment,
         may_still_fire=restore.may_still_fire,
         continues_restore_id=restore.continues_restore_id or "",

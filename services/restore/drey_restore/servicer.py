@@ -29,7 +29,7 @@ SERVICE = "drey.restore.v1.RestoreService"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def _position(kind: str, query: bytes, token: str) -> str | None:
+def _page_position(kind: str, query: bytes, token: str) -> str | None:
     decoded = decode_page_token(kind, query, token, (UUID,))
     return None if decoded is None else str(decoded[0])
 
@@ -48,7 +48,7 @@ class RestoreServicer:
     ) -> pb.CreatePlanResponse:
         wanted = mapping.plan_request(request)
         with errors.fields_at(selector="spec.selector", id="spec.state.snapshot_id"):
-            plan = await self._plans.create(wanted, current_principal.get())
+            plan = await self._plans.create_plan(wanted, current_principal.get())
         return pb.CreatePlanResponse(plan=mapping.plan_message(plan, self._clock()))
 
     async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
@@ -73,8 +73,8 @@ class RestoreServicer:
     ) -> pb.ListPlansResponse:
         size = check_page_size(request.page_size)
         query = mapping.list_query(request)
-        before = _position("plans", query, request.page_token)
-        plans = await self._plans.page(size + 1, before, mapping.chosen(request))
+        before = _page_position("plans", query, request.page_token)
+        plans = await self._plans.list_page(size + 1, before, mapping.chosen_filter(request))
         now = self._clock()
         page, more = cut_page(
             "plans", query, plans, size, lambda p: mapping.plan_message(p, now), lambda p: [p.id]
@@ -85,18 +85,20 @@ class RestoreServicer:
         self, request: pb.ApprovePlanRequest, context: Context
     ) -> pb.ApprovePlanResponse:
         """Approve a plan as the second person."""
-        return pb.ApprovePlanResponse(approval=await self._decide(request))
+        return pb.ApprovePlanResponse(approval=await self._decide_plan(request))
 
     async def RejectPlan(
         self, request: pb.RejectPlanRequest, context: Context
     ) -> pb.RejectPlanResponse:
         """Reject a plan as the second person."""
-        return pb.RejectPlanResponse(approval=await self._decide(request))
+        return pb.RejectPlanResponse(approval=await self._decide_plan(request))
 
-    async def _decide(
+    async def _decide_plan(
         self, request: pb.ApprovePlanRequest | pb.RejectPlanRequest
     ) -> restore_pb2.Approval:
-        approval = await self._approvals.decide(mapping.decision(request), current_principal.get())
+        approval = await self._approvals.decide_plan(
+            mapping.decision_of(request), current_principal.get()
+        )
         return mapping.approval_message(approval, self._clock())
 
     async def ListApprovals(
@@ -104,9 +106,9 @@ class RestoreServicer:
     ) -> pb.ListApprovalsResponse:
         size = check_page_size(request.page_size)
         query = mapping.list_query(request)
-        before = _position("approvals", query, request.page_token)
+        before = _page_position("approvals", query, request.page_token)
         states = list(map(int, request.states)) or None
-        approvals = await self._approvals.page(
+        approvals = await self._approvals.list_page(
             size + 1, before, request.plan_id.lower() or None, states
         )
         now = self._clock()
@@ -125,7 +127,7 @@ class RestoreServicer:
     ) -> pb.ExecutePlanResponse:
         wanted = mapping.execute_request(request)
         with errors.fields_at(id="plan_id"):
-            restore, job = await self._restores.execute(wanted, current_principal.get())
+            restore, job = await self._restores.execute_plan(wanted, current_principal.get())
         return pb.ExecutePlanResponse(
             restore=mapping.restore_message(restore), job=job_to_proto(job)
         )
@@ -141,8 +143,8 @@ class RestoreServicer:
     ) -> pb.ListRestoresResponse:
         size = check_page_size(request.page_size)
         query = mapping.list_query(request)
-        before = _position("restores", query, request.page_token)
-        restores = await self._restores.page(size + 1, before, mapping.chosen(request))
+        before = _page_position("restores", query, request.page_token)
+        restores = await self._restores.list_page(size + 1, before, mapping.chosen_filter(request))
         page, more = cut_page(
             "restores", query, restores, size, mapping.restore_message, lambda r: [r.id]
         )
@@ -151,7 +153,7 @@ class RestoreServicer:
     async def WatchRestore(
         self, request: pb.WatchRestoreRequest, context: Context
     ) -> AsyncIterator[pb.WatchRestoreResponse]:
-        async with aclosing(repeat_last(self._restores.watch(request.id))) as changes:
+        async with aclosing(repeat_last(self._restores.watch_restore(request.id))) as changes:
             async for restore in changes:
                 yield pb.WatchRestoreResponse(restore=mapping.restore_message(restore))
 
@@ -176,12 +178,12 @@ class RestoreServicer:
     async def PauseRestore(
         self, request: pb.PauseRestoreRequest, context: Context
     ) -> pb.PauseRestoreResponse:
-        restore = await self._restores.pause(request.id, current_principal.get())
+        restore = await self._restores.pause_restore(request.id, current_principal.get())
         return pb.PauseRestoreResponse(restore=mapping.restore_message(restore))
 
     async def ResumeRestore(
         self, request: pb.ResumeRestoreRequest, context: Context
     ) -> pb.ResumeRestoreResponse:
         wanted = mapping.resume_request(request)
-        restore = await self._restores.resume(wanted, current_principal.get())
+        restore = await self._restores.resume_restore(wanted, current_principal.get())
         return pb.ResumeRestoreResponse(restore=mapping.restore_message(restore))

@@ -7,4 +7,4 @@ from drey_snapshot.app import main
 from drey_snapshot.settings import SnapshotSettings
 
 if __name__ == "__main__":
-    app.run("snapshot", SnapshotSettings, main)
+    app.run_service("snapshot", SnapshotSettings, main)

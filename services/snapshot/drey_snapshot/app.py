@@ -13,7 +13,7 @@ from drey_runtime.image import Image
 from drey_runtime.instances import InstanceReports
 from drey_runtime.migrate import check_connection
 from drey_runtime.readiness import Readiness
-from drey_runtime.server import serve
+from drey_runtime.server import serve_grpc
 from drey_runtime.settings import SettingsError
 from drey_snapshot import snapshots
 from drey_snapshot.catalog.directory_servicer import DirectoryServicer
@@ -38,9 +38,12 @@ async def main(settings: SnapshotSettings, app: App) -> None:
     """Open everything, start the loops, serve."""
     keep_little()
     context = await open_context(settings, app)
-    snapshots_servicer, compare_servicer, reference_servicer, breakers = await snapshots.setup(
-        context
-    )
+    (
+        snapshots_servicer,
+        compare_servicer,
+        reference_servicer,
+        breakers,
+    ) = await snapshots.setup_snapshots(context)
     parts = Parts(
         context.db,
         context.image,
@@ -58,7 +61,7 @@ async def main(settings: SnapshotSettings, app: App) -> None:
     ]
     assert settings.trusted_keys is not None, "open_context has checked it"
     _, health = await app.stack.enter_async_context(
-        serve(
+        serve_grpc(
             settings,
             settings.listen,
             "DREY_SNAPSHOT_LISTEN",
@@ -66,27 +69,27 @@ async def main(settings: SnapshotSettings, app: App) -> None:
             services,
         )
     )
-    app.start(GiveBack(), "memory")
+    app.start_loop(GiveBack(), "memory")
     # the catalog is read from memory; snapshots are not
     catalog, db = context.catalog, context.db
-    app.start(
+    app.start_loop(
         Readiness(
             health,
             {
-                name: lambda: catalog.loaded
+                name: lambda: catalog.is_loaded
                 for name in (CATALOG_SERVICE, POLICY_SERVICE, DIRECTORY_SERVICE)
             }
             | {
-                name: lambda: catalog.loaded and db.ready
+                name: lambda: catalog.is_loaded and db.ready
                 for name in (SNAPSHOT_SERVICE, COMPARE_SERVICE, REFERENCE_SERVICE)
             },
         ),
         "health",
     )
-    await ForcedBreakers(breakers).subscribe(context.bus)
-    app.start(
+    await ForcedBreakers(breakers).subscribe_to_bus(context.bus)
+    app.start_loop(
         InstanceReports(
-            context.bus, "snapshot", lambda: health.serving, iocs=lambda: breakers.states
+            context.bus, "snapshot", lambda: health.serving, iocs=lambda: breakers.ioc_states
         ),
         "instance",
     )
@@ -109,15 +112,15 @@ async def open_context(settings: SnapshotSettings, app: App) -> Context:
             share=settings.caller_share,
         )
     )
-    bus = Bus.of(settings, "snapshot")
+    bus = Bus.bus_of_service(settings, "snapshot")
     image = await app.stack.enter_async_context(
-        Image.open(settings.redis_url.get_secret_value(), settings.namespace)
+        Image.open_image(settings.redis_url.get_secret_value(), settings.namespace)
     )
     catalog = LiveCatalog(db, bus, settings.catalog_poll)
-    app.start(db, "database")
-    app.start(bus, "bus")
-    app.start(catalog, "catalog")
-    app.start(Housekeeping(db), "housekeeping")
+    app.start_loop(db, "database")
+    app.start_loop(bus, "bus")
+    app.start_loop(catalog, "catalog")
+    app.start_loop(Housekeeping(db), "housekeeping")
     return Context(settings, app, db, bus, image, catalog)
 
 

@@ -26,8 +26,8 @@ FIRST_KEY = 3 * PAGE_SLOTS - 40  # the corpus lies across two pages
 
 def pages_of(cols: Columns) -> Pages:
     table = PageTable(np.unique(page_of(cols.key)))
-    table.apply(cols)
-    return table.taken(np.arange(len(table.numbers)))
+    table.apply_batch(cols)
+    return table.take_pages(np.arange(len(table.page_numbers)))
 
 
 def assert_same(back: Columns, cols: Columns) -> None:
@@ -47,7 +47,7 @@ def through_store(pages: Pages) -> Pages:
 
 
 def decoded(numbers: np.ndarray, blobs: list[bytes]) -> Pages:
-    pages = Pages.empty(np.asarray(numbers, np.int64))
+    pages = Pages.empty_pages(np.asarray(numbers, np.int64))
 
     def refuse(row: int, error: Malformed) -> None:
         raise error
@@ -87,7 +87,7 @@ def test_golden_pages_are_written_and_read_as_ever():
 
 
 def test_golden_pages_hold_what_was_put_into_them():
-    cols = golden_images().columns(np.arange(FIRST_KEY, FIRST_KEY + 30))
+    cols = golden_images().columns_of_channels(np.arange(FIRST_KEY, FIRST_KEY + 30))
     assert cols.data[:3].tolist() == [0, 1 << 63, 0x3FF0_0000_0000_0000]
     assert cols.data[7] == 0x7FF8_0000_DEAD_BEEF
     assert (cols.source_time[0], cols.receive_time[0]) == (
@@ -104,7 +104,7 @@ def test_the_corpus_survives(through):
     cols = hostile_columns(first_key=FIRST_KEY)
     pages = pages_of(cols)
     back = through(pages)
-    assert_same(back.columns(cols.key), cols)
+    assert_same(back.columns_of_channels(cols.key), cols)
     assert storage.value_hashes(back) == storage.value_hashes(pages)
     assert storage.times_hashes(back) == storage.times_hashes(pages)
 
@@ -115,8 +115,8 @@ def test_any_columns_survive(cols, first):
     cols = cols.with_key(cols.key * 37 + first)
     if len(cols):
         pages = pages_of(cols)
-        assert_same(through_store(pages).columns(cols.key), cols)
-        assert_same(through_image(pages).columns(cols.key), cols)
+        assert_same(through_store(pages).columns_of_channels(cols.key), cols)
+        assert_same(through_image(pages).columns_of_channels(cols.key), cols)
 
 
 def test_receive_times_and_origins_are_not_in_the_value_hash():

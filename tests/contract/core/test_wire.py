@@ -68,12 +68,12 @@ def check_value(value: value_pb2.Value, cols: Columns, row: int, freshness: int 
 def encode_all(cols: Columns, other: Columns, **masks) -> list[bytes]:
     n = len(cols)
     encoder = wire.RowEncoder([f"PV:{i}" for i in range(n)], np.arange(n) + 7)
-    return encoder.encode(np.arange(n), cols, other, labels=labels_of, **masks)
+    return encoder.encode_rows(np.arange(n), cols, other, labels=labels_of, **masks)
 
 
 def test_hostile_corpus_decodes_to_the_same_values():
     cols = hostile_columns()
-    other = cols.take(np.arange(len(cols))[::-1])
+    other = cols.take_rows(np.arange(len(cols))[::-1])
     rows = snapshot_service_pb2.RowChunk.FromString(b"".join(encode_all(cols, other))).rows
     assert len(rows) == len(HOSTILE)
     for i, row in enumerate(rows):
@@ -93,10 +93,10 @@ def test_any_columns_decode_to_the_same_values(cols, data):
     # a PV may have several rows in one go, each with other values
     index = st.integers(0, max(n - 1, 0))
     order = np.array(data.draw(st.lists(index, min_size=n, max_size=n)), np.int64)
-    other = cols.take(order)
+    other = cols.take_rows(order)
     encoder = wire.RowEncoder(["µ" * i for i in range(n)], np.arange(n))
     for _ in range(2):  # the second time from the cache of prefixes
-        encoded = encoder.encode(
+        encoded = encoder.encode_rows(
             order, cols, other, fresh, sp_present=sp, rb_present=rb, labels=labels_of
         )
         rows = watch_pb2.Diff.FromString(b"".join(encoded)).rows
@@ -122,18 +122,20 @@ def test_rows_are_field_one_of_every_message_that_holds_them():
         monitor_service_pb2.GetValuesResponse,
     ):
         assert len(message.FromString(payload).rows) == len(cols)
-    whole = snapshot_service_pb2.ReadSnapshotResponse.FromString(wire_values.wrap(3, payload))
+    whole = snapshot_service_pb2.ReadSnapshotResponse.FromString(
+        wire_values.wrap_payload(3, payload)
+    )
     assert len(whole.rows.rows) == len(cols)
-    diff = monitor_service_pb2.WatchPvsResponse.FromString(wire_values.wrap(4, payload))
+    diff = monitor_service_pb2.WatchPvsResponse.FromString(wire_values.wrap_payload(4, payload))
     assert len(diff.diff.rows) == len(cols)
 
 
 def test_rows_without_any_value_and_no_rows():
     encoder = wire.RowEncoder(["A"], np.array([1]))
-    (row,) = watch_pb2.Diff.FromString(encoder.encode(np.array([0]), None, None)[0]).rows
+    (row,) = watch_pb2.Diff.FromString(encoder.encode_rows(np.array([0]), None, None)[0]).rows
     assert row.name == "A"
     assert not row.HasField("setpoint")
-    assert encoder.encode(np.zeros(0, np.int64), None, None) == []
+    assert encoder.encode_rows(np.zeros(0, np.int64), None, None) == []
 
 
 def assembled(rows, role: str):
@@ -163,7 +165,7 @@ def test_large_arrays_travel_in_parts():
     readback = columns_of([Case("d", Kind.FLOAT64 | ARRAY, doubles), Case("x", Kind.INT32, 6)])
     rows = encode_all(setpoint, readback)
     assert len(rows) == 2
-    messages = list(wire.chunk(rows))
+    messages = list(wire.chunk_rows(rows))
     assert max(map(len, messages)) < 1.1 * wire_values.MAX_CHUNK_BYTES
     decoded = [r for m in messages for r in snapshot_service_pb2.RowChunk.FromString(m).rows]
     parts, last = decoded[:-1], decoded[-1]
@@ -177,7 +179,7 @@ def test_large_string_arrays_travel_in_parts():
     strings = [b"s" * (i % 50) for i in range(100_000)]
     cols = columns_of([Case("many", Kind.STRING | ARRAY, pack_strings(strings))])
     encoder = wire.RowEncoder(["A"], np.array([1]))
-    messages = list(wire.chunk(encoder.encode(np.array([0]), cols, None)))
+    messages = list(wire.chunk_rows(encoder.encode_rows(np.array([0]), cols, None)))
     rows = [r for m in messages for r in snapshot_service_pb2.RowChunk.FromString(m).rows]
     assert len(rows) > 1
     assert [s.encode() for r in rows for s in r.setpoint.string_array.elements] == strings
@@ -185,7 +187,7 @@ def test_large_string_arrays_travel_in_parts():
 
 def rows_sent(cols: Columns, name: str = "A") -> list[value_pb2.PvRow]:
     encoder = wire.RowEncoder([name], np.array([1]))
-    messages = list(wire.chunk(encoder.encode(np.array([0]), cols, cols)))
+    messages = list(wire.chunk_rows(encoder.encode_rows(np.array([0]), cols, cols)))
     assert max(map(len, messages)) < 4 << 20
     return [r for m in messages for r in snapshot_service_pb2.RowChunk.FromString(m).rows]
 
@@ -231,8 +233,8 @@ def test_a_value_that_fits_no_message_is_an_error_in_its_row():
 
 @given(st.lists(st.integers(0, 400), max_size=30), st.integers(100, 1000))
 def test_chunks_hold_all_rows_in_order_within_the_limit(sizes, limit):
-    rows = [wire_values.wrap(1, bytes([i % 250]) * size) for i, size in enumerate(sizes)]
-    messages = list(wire.chunk(rows, limit))
+    rows = [wire_values.wrap_payload(1, bytes([i % 250]) * size) for i, size in enumerate(sizes)]
+    messages = list(wire.chunk_rows(rows, limit))
     assert b"".join(messages) == b"".join(rows)
     assert all(messages)
     assert all(len(m) <= limit or m in rows for m in messages)
@@ -246,7 +248,7 @@ def read_columns(raws: list[bytes]) -> list[ReadColumns]:
 
 def test_columns_hold_the_corpus():
     cols = hostile_columns()
-    picked = cols.take(np.arange(0, len(cols), 2))  # leaves gaps in the heap
+    picked = cols.take_rows(np.arange(0, len(cols), 2))  # leaves gaps in the heap
     numbers = np.arange(len(picked)) + 1000
     roles = (numbers % 2 + 1).astype("u1")
     fresh = (numbers % 3).astype("u1")
@@ -328,7 +330,7 @@ def test_values_alone_decode_to_the_same():
     encoded = wire_values.encode_values(cols, fresh, labels=labels_of)
     for row, raw in enumerate(encoded):
         check_value(value_pb2.Value.FromString(raw), cols, row, fresh[row])
-    assert wire_values.encode_values(Columns.empty()) == []
+    assert wire_values.encode_values(Columns.empty_columns()) == []
 
 
 def test_to_proto_and_back_over_the_corpus():

@@ -9,14 +9,14 @@ import pytest
 from drey.compare.v1 import compare_pb2, compare_service_pb2
 from drey_core.compare import Comparison, compare
 from drey_core.values import ARRAY, Columns, Kind, State, heap_ref, pack_strings
-from drey_core.wire import chunk
+from drey_core.wire import chunk_rows
 from drey_core.wire_difference import (
     DifferenceChannels,
     DifferenceRows,
     DifferenceValues,
     encode_rows,
 )
-from drey_core.wire_values import MAX_CHUNK_BYTES, wrap
+from drey_core.wire_values import MAX_CHUNK_BYTES, wrap_payload
 from drey_testing.corpus import hostile_columns
 from drey_testing.value_messages import to_proto
 
@@ -43,7 +43,7 @@ class Side:
 def side(shift: int) -> Side:
     reference = hostile_columns()
     n = len(reference)
-    other = reference.take((np.arange(n) + shift) % n)
+    other = reference.take_rows((np.arange(n) + shift) % n)
     comparison = compare(
         reference,
         other,
@@ -87,7 +87,7 @@ def check(message, present: bool, expected: Side, row: int, with_values: bool) -
 
 
 def decoded(encoded: list[bytes], size: int = MAX_CHUNK_BYTES) -> list[compare_pb2.ComparisonRow]:
-    messages = [wrap(2, part) for part in chunk(encoded, size)]
+    messages = [wrap_payload(2, part) for part in chunk_rows(encoded, size)]
     return [
         row
         for message in messages
@@ -131,12 +131,12 @@ def test_rows_decode_to_the_comparisons(others, with_values):
 
 def test_a_large_array_is_shown_by_its_first_part():
     raw = np.arange(200_000, dtype="<f8").tobytes()
-    columns = Columns.empty(1)
+    columns = Columns.empty_columns(1)
     columns.kind[:], columns.state[:] = Kind.FLOAT64 | ARRAY, State.CONNECTED
     columns.data[:] = heap_ref(0, len(raw))
     columns = replace(columns, heap=raw)
     found = compare(columns, columns, np.zeros(1), np.zeros(1))
-    none = DifferenceChannels(Comparison.empty(1))
+    none = DifferenceChannels(Comparison.empty_comparison(1))
     one = DifferenceChannels(found, DifferenceValues(columns, freshness=np.full(1, 2, np.uint8)))
     numbers = np.ones(1, np.int64)
     (row,) = decoded(
@@ -154,7 +154,7 @@ def test_a_large_array_is_shown_by_its_first_part():
 def test_all_large_values_of_a_row_fit_into_one_message(others):
     raw = np.arange(1_300_000, dtype="<f8").tobytes()
     strings = pack_strings([b"x" * 5_000_000])
-    columns = Columns.empty(2)
+    columns = Columns.empty_columns(2)
     columns.kind[:] = (Kind.FLOAT64 | ARRAY, Kind.STRING | ARRAY)
     columns.state[:] = State.CONNECTED
     columns.data[:] = (heap_ref(0, len(raw)), heap_ref(len(raw), len(strings)))

@@ -62,9 +62,9 @@ def hostile_items() -> PlanItems:
         addresses=[f"SP:{i}" for i in range(n)],
         readback_addresses=["" if i % 3 else f"RB:{i}" for i in range(n)],
         current=values,
-        stored=values.take((np.arange(n) + 5) % n),
-        target=values.take((np.arange(n) + 17) % n),
-        stored_readback=values.take((np.arange(n) + 31) % n),
+        stored=values.take_rows((np.arange(n) + 5) % n),
+        target=values.take_rows((np.arange(n) + 17) % n),
+        stored_readback=values.take_rows((np.arange(n) + 31) % n),
         absolute=np.linspace(0, 1, n),
         relative=np.linspace(1, 2, n),
         readback_absolute=np.linspace(2, 3, n),
@@ -116,7 +116,7 @@ def large_items() -> PlanItems:
         current=values,
         stored=values,
         target=values,
-        stored_readback=Columns.empty(n),
+        stored_readback=Columns.empty_columns(n),
         absolute=zeros,
         relative=zeros,
         readback_absolute=zeros,
@@ -133,7 +133,7 @@ def large_items() -> PlanItems:
 
 def empty_items() -> PlanItems:
     n, zeros, numbers = 0, np.zeros(0), np.zeros(0, np.int32)
-    nothing = Columns.empty(n)
+    nothing = Columns.empty_columns(n)
     return PlanItems(
         *(np.zeros(0, np.int64), [], [], [], nothing, nothing, nothing, nothing),
         *(zeros, zeros, zeros, zeros, zeros, zeros, numbers, numbers, np.zeros(0, np.uint8)),

@@ -25,7 +25,7 @@ async def table(request):
             raise
         pytest.skip(f"NOT TESTED: the native table is not built here ({error})")
     try:
-        assert opened.implementation == request.param
+        assert opened.implementation_name == request.param
         yield opened
     finally:
         await opening.__aexit__(None, None, None)

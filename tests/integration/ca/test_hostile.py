@@ -49,14 +49,14 @@ async def neighbours_stand(table, server, around):
     slots = around.tolist()
     wanted = [i + 1000.25 for i in range(len(slots))]
     await drained_until(table, lambda seen: [seen.get(slot) for slot in slots] == wanted)
-    got = await table.read(around, WAIT)
+    got = await table.read_values(around, WAIT)
     assert [got.values.value(i) for i in range(len(slots))] == wanted
 
 
 async def opened(table, server, liar):
     """The liar's slot among its neighbours', all subscribed with true values."""
     slots = await connected(table, *NEIGHBOURS[:10], "LIE", *NEIGHBOURS[10:])
-    await table.subscribe(slots)
+    await table.subscribe_slots(slots)
     return slots[10:11], np.delete(slots, 10)
 
 
@@ -103,18 +103,18 @@ async def test_a_scalar_that_is_none(table, what):
         await drained_until(table, seen_value(slot[0], 7.5))
         liar.lie = lie
         server.post("LIE")
-        got = await table.read(slot, WAIT)
+        got = await table.read_values(slot, WAIT)
         assert (got.code.tolist(), got.values.kind.tolist()) == ([code], [Kind.NONE])
         await neighbours_stand(table, server, around)
         # What was known stays, and the lie is counted.
         async with asyncio.timeout(WAIT):
-            while table.stats().bad_events < 1:
+            while table.table_stats().bad_events < 1:
                 await asyncio.sleep(0.02)
         liar.lie = None
         server.channels["LIE"].value = doubles(8.5)
         server.post("LIE")
         await drained_until(table, seen_value(slot[0], 8.5))
-        assert (await table.read(slot, WAIT)).values.value(0) == 8.5
+        assert (await table.read_values(slot, WAIT)).values.value(0) == 8.5
 
 
 @pytest.mark.parametrize("native", [wire.CHAR, wire.STRING, wire.DOUBLE])
@@ -126,9 +126,9 @@ async def test_an_array_longer_than_agreed(table, native):
         slot, around = await opened(table, server, liar)
         await drained_until(table, lambda seen: seen.get(int(slot[0])) is not None)
         liar.lie = lambda m: replace(m, count=11, payload=m.payload + element * 8)
-        assert (await table.read(slot, WAIT)).code.tolist() == [ECA.BADCOUNT]
+        assert (await table.read_values(slot, WAIT)).code.tolist() == [ECA.BADCOUNT]
         await neighbours_stand(table, server, around)
-        assert table.stats().bad_events >= 1
+        assert table.table_stats().bad_events >= 1
 
 
 @pytest.mark.parametrize("native", [wire.CHAR, wire.STRING])
@@ -140,7 +140,7 @@ async def test_a_count_that_no_memory_has(table, native, count):
     lying = channels(native=native, value=b"\x41" * wire.SIZE[native] * 3, capacity=10)
     async with FakeServer(lying, liar) as server:
         slot, around = await opened(table, server, liar)
-        assert (await table.read(slot, WAIT)).code.tolist() == [ECA.BADCOUNT]
+        assert (await table.read_values(slot, WAIT)).code.tolist() == [ECA.BADCOUNT]
         await neighbours_stand(table, server, around)
 
 
@@ -149,7 +149,7 @@ async def test_short_payload(table):
     liar = Liar(lambda m: replace(m, payload=m.payload[:16]))
     async with FakeServer(channels(value=doubles(*range(100)), capacity=100), liar) as server:
         slot, around = await opened(table, server, liar)
-        got = await table.read(slot, WAIT)
+        got = await table.read_values(slot, WAIT)
         assert (got.code.tolist(), len(got.values.value(0))) == ([ECA.NORMAL], 100)
         await neighbours_stand(table, server, around)
 
@@ -160,7 +160,7 @@ async def test_string_without_an_end(table):
     async with FakeServer(lying, liar) as server:
         slot, around = await opened(table, server, liar)
         await drained_until(table, seen_value(slot[0], b"x" * 40))
-        assert (await table.read(slot, WAIT)).values.value(0) == b"x" * 40
+        assert (await table.read_values(slot, WAIT)).values.value(0) == b"x" * 40
         await neighbours_stand(table, server, around)
 
 
@@ -177,16 +177,16 @@ async def test_texts_of_metadata_without_an_end(table):
         for subscribed in (False, True):
             slots = await connected(table, *lying)
             if subscribed:
-                await table.subscribe(slots)
+                await table.subscribe_slots(slots)
 
             def as_it_lies(slots: Any = slots) -> bool:
-                info = table.info(slots)
+                info = table.read_info(slots)
                 labels = (info.labels[1], info.labels[3])
                 return info.units[0] == b"12345678" and labels == ((b"y" * 26,) * 16, (b"a", b"b"))
 
             await info_until(table, as_it_lies)
-            assert table.info(slots).labels[2] == ()
-            assert (await table.read(slots[3:], WAIT)).values.value(0) == 0xFFFF
+            assert table.read_info(slots).labels[2] == ()
+            assert (await table.read_values(slots[3:], WAIT)).values.value(0) == 0xFFFF
 
 
 async def test_codes_that_servers_send(table):
@@ -197,7 +197,7 @@ async def test_codes_that_servers_send(table):
         for code in (ECA.GETFAIL, ECA.NORDACCESS, ECA.TOLARGE, ECA.BADTYPE):
             liar.lie = lambda m, c=code: replace(m, first=int(c))
             server.post("LIE")
-            assert (await table.read(slot, WAIT)).code.tolist() == [code]
+            assert (await table.read_values(slot, WAIT)).code.tolist() == [code]
         await neighbours_stand(table, server, around)
 
 
@@ -213,7 +213,7 @@ async def test_errors_about_a_request(table):
             second=int(ECA.GETFAIL),
         )
         server.post("LIE")
-        assert (await table.read(slot, WAIT)).code.tolist() == [ECA.GETFAIL]
+        assert (await table.read_values(slot, WAIT)).code.tolist() == [ECA.GETFAIL]
         await neighbours_stand(table, server, around)
         liar.lie = None
         server.channels["LIE"].value = doubles(8.5)
@@ -227,10 +227,10 @@ async def test_channel_of_a_type_that_is_none(table):
     lying["LIE"].native = 60
     async with FakeServer(lying, script) as server:
         around = await connected(table, *NEIGHBOURS)
-        slot = await table.add(["LIE"])
-        await table.subscribe(np.concatenate([slot, around]))
+        slot = await table.add_channels(["LIE"])
+        await table.subscribe_slots(np.concatenate([slot, around]))
         assert not (await table.wait_connected(slot, 1.0)).any()
-        assert table.info(slot).kind.tolist() == [Kind.NONE]
+        assert table.read_info(slot).kind.tolist() == [Kind.NONE]
         lying["LIE"].native = wire.DOUBLE
         server.cut()
         await drained_until(table, seen_value(slot[0], 7.5))
@@ -243,12 +243,12 @@ async def test_connection_cut_within_a_message(table):
         slot, around = await opened(table, server, liar)
         await drained_until(table, seen_value(slot[0], np.arange(50.0)))
         liar.lie = lambda m: [m.encode()[:100], CUT]
-        reading = asyncio.ensure_future(table.read(slot, 2 * WAIT))
+        reading = asyncio.ensure_future(table.read_values(slot, 2 * WAIT))
         lost = set()
         async with asyncio.timeout(WAIT):
             while not lost:
                 await table.wait_dirty()
-                got = table.drain()
+                got = table.drain_updates()
                 table.drain_info()
                 lost |= set(got.key[got.state == State.DISCONNECTED].tolist())
         liar.lie = None
@@ -270,7 +270,7 @@ async def test_answers_to_nobody(table):
         for command in (Command.CREATE_CHAN, Command.ACCESS_RIGHTS, Command.SERVER_DISCONN):
             server.say(wire.Message(command, b"", 6, 1, 0xFFFF_FFFF, 999))
         await neighbours_stand(table, server, around)
-        assert table.stats().late_completions == 0
+        assert table.table_stats().late_completions == 0
 
 
 async def test_writes_refused_by_code(table):
@@ -282,7 +282,7 @@ async def test_writes_refused_by_code(table):
             else [m]
         )
         both = np.concatenate([slot, around[:1]])
-        code = await table.write(both, columns([1.0, 1.0]), WAIT)
+        code = await table.write_values(both, columns([1.0, 1.0]), WAIT)
         assert code.tolist() == [ECA.PUTFAIL, ECA.NORMAL]
 
 

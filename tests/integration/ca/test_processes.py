@@ -30,14 +30,14 @@ async def again(implementation):
         pass
 async def main(implementation):
     async with open_table(implementation) as table:
-        slots = await table.add(["DOUBLE"])
+        slots = await table.add_channels(["DOUBLE"])
         assert (await table.wait_connected(slots, 60)).all()
         child = os.fork()
         if child == 0:
-            ok = await refused(table.read(slots, 1)) and await refused(again(implementation))
+            ok = await refused(table.read_values(slots, 1)) and await refused(again(implementation))
             os._exit(0 if ok else 3)
         assert os.waitpid(child, 0)[1] == 0
-        assert (await table.read(slots, 60)).values.value(0) == 1.5
+        assert (await table.read_values(slots, 60)).values.value(0) == 1.5
 asyncio.run(main(sys.argv[1]))
 """
 
@@ -47,8 +47,8 @@ from drey_ca import open_table
 async def main(implementation):
     scope = open_table(implementation)
     table = await scope.__aenter__()
-    slots = await table.add(["FAST"] * 100)
-    await table.subscribe(slots)
+    slots = await table.add_channels(["FAST"] * 100)
+    await table.subscribe_slots(slots)
     assert (await table.wait_connected(slots, 60)).all()
     raise SystemExit(7)
 asyncio.run(main(sys.argv[1]))
@@ -80,8 +80,8 @@ async def test_many_contexts_one_after_another(ioc):
     used, files = 0, 0
     for turn in range(150):
         async with open_table("native") as table:
-            slots = await table.add(["DOUBLE", "NOT:THERE"])
-            await table.subscribe(slots)
+            slots = await table.add_channels(["DOUBLE", "NOT:THERE"])
+            await table.subscribe_slots(slots)
             if turn % 10 == 0:
                 assert (await table.wait_connected(slots[:1], 60)).all()
         if turn == 50:
@@ -93,10 +93,10 @@ async def test_many_contexts_one_after_another(ioc):
 async def test_several_tables_at_once(ioc):
     async def one(number):
         async with open_table("native") as table:
-            slots = await table.add(["FAST", "DOUBLE", f"NOT:THERE:{number}"])
-            await table.subscribe(slots)
+            slots = await table.add_channels(["FAST", "DOUBLE", f"NOT:THERE:{number}"])
+            await table.subscribe_slots(slots)
             assert (await table.wait_connected(slots[:2], 60)).all()
-            assert (await table.read(slots[1:2], 60)).code.tolist() == [1]
+            assert (await table.read_values(slots[1:2], 60)).code.tolist() == [1]
             return os.getpid()
 
     assert len(await asyncio.gather(*map(one, range(6)))) == 6

@@ -55,10 +55,10 @@ class Told:
         self.rows = {name: [] for name in NAMES}
 
     def drain(self):
-        got = self.table.drain()
+        got = self.table.drain_updates()
         self.table.drain_info()
         for i, slot in enumerate(got.key.tolist()):
-            row = (got.value(i), State(int(got.state[i])), self.table.info(got.key[i : i + 1]))
+            row = (got.value(i), State(int(got.state[i])), self.table.read_info(got.key[i : i + 1]))
             self.rows[self.names[slot]].append((*row[:2], row[2].labels[0]))
 
     async def until(self, enough):
@@ -79,13 +79,13 @@ async def test_what_is_told_of_a_channel_is_of_its_present_connection(table):
         CHOICE: enum(1, OLD),
         NEVER: enum(1, OLD),
     }
-    if table.implementation == "native":  # aioca ends its monitors at the first error
+    if table.implementation_name == "native":  # aioca ends its monitors at the first error
         channels[MUTE] = enum(1, OLD)
     async with FakeServer(channels, gate) as server:
         # the labels of one never come, and so does not its number
         gate.closed = {NEVER: CTRL}
-        slots = await table.add(NAMES)
-        await table.subscribe(slots)
+        slots = await table.add_channels(NAMES)
+        await table.subscribe_slots(slots)
         told = Told(table, slots)
         valued = {name for name in channels if name != NEVER}
         await told.until(
@@ -94,7 +94,7 @@ async def test_what_is_told_of_a_channel_is_of_its_present_connection(table):
         await told.until(lambda: gate.kept)
         gate.kept.clear()
         assert {row[0] for row in told.rows[NEVER]} <= {None}
-        unheard = table.connections().unheard_ns[slots] > 0
+        unheard = table.connection_columns().unheard_ns[slots] > 0
         assert unheard.tolist() == [name == NEVER for name in NAMES]
         assert told.last()[CHOICE] == (1, State.CONNECTED, OLD)
 
@@ -107,7 +107,7 @@ async def test_what_is_told_of_a_channel_is_of_its_present_connection(table):
         await told.until(lambda: {name for name, _ in gate.kept} == channels.keys())
         await asyncio.sleep(0.3)  # what was sent beside it has arrived
         told.drain()
-        assert table.stats().connected == len(channels)
+        assert table.table_stats().connected == len(channels)
         for name in valued:
             assert State.CONNECTED not in {row[1] for row in told.rows[name]}, name
         assert {row[0] for row in told.rows[PLAIN]} == {1.5}
@@ -124,6 +124,6 @@ async def test_what_is_told_of_a_channel_is_of_its_present_connection(table):
         assert told.last()[SAME][0] == 4.5
         assert told.last()[CHOICE] == (0, State.CONNECTED, NEW)
         assert told.last()[NEVER] == (1, State.CONNECTED, OLD)
-        assert not table.connections().unheard_ns[slots].any()
+        assert not table.connection_columns().unheard_ns[slots].any()
         if MUTE in channels:
             assert told.last()[MUTE] == (1, State.CONNECTED, ())

@@ -33,25 +33,25 @@ class Log:
 
 
 async def test_subscriptions_wait_while_many_channels_connect(table):
-    if table.implementation != "native":
+    if table.implementation_name != "native":
         pytest.skip("aioca's table asks for subscriptions at once")
     log, valued = Log(), set()
     channels = {name: FakeChannel(value=doubles(1.5)) for name in NAMES}
     async with FakeServer(channels, log) as server:
         for at in range(0, len(NAMES), PART):
-            part = await table.add(NAMES[at : at + PART])
-            await table.subscribe(part)
+            part = await table.add_channels(NAMES[at : at + PART])
+            await table.subscribe_slots(part)
             assert (await table.wait_connected(part, WAIT)).all()
         async with asyncio.timeout(WAIT):
             while len(valued) < len(NAMES):
                 await table.wait_dirty()
                 table.drain_info()
-                rows = table.drain()
+                rows = table.drain_updates()
                 valued.update(rows.key[rows.kind != KIND_NONE].tolist())
             while len(server.circuits[0].subscriptions) < 2 * len(NAMES):
                 await asyncio.sleep(0.01)
     assert log.subscribed_before_the_last_connected < len(NAMES) // 2
-    assert table.stats().updates == len(NAMES)
+    assert table.table_stats().updates == len(NAMES)
 
 
 SPELL, LATE_S = 250, 3.0
@@ -71,7 +71,7 @@ class Withholding:
 
 async def test_metadata_is_subscribed_little_by_little_once_all_values_are_there(table):
     """An IOC that is given all of them at once is late with values for seconds."""
-    if table.implementation != "native":
+    if table.implementation_name != "native":
         pytest.skip("aioca's table asks for subscriptions at once")
     script = Withholding()
     channels = {name: FakeChannel(value=doubles(1.5)) for name in NAMES}
@@ -83,18 +83,18 @@ async def test_metadata_is_subscribed_little_by_little_once_all_values_are_there
             return sum((kind >= CTRL) == metadata for kind in kinds)
 
         begun = time.monotonic()
-        slots = await table.add(NAMES)
-        await table.subscribe(slots)
+        slots = await table.add_channels(NAMES)
+        await table.subscribe_slots(slots)
         async with asyncio.timeout(WAIT):
             await table.wait_connected(slots, WAIT)
-            while subscribed(metadata=False) < len(NAMES) or table.stats().asking:
+            while subscribed(metadata=False) < len(NAMES) or table.table_stats().asking:
                 await asyncio.sleep(0.01)
             while not subscribed(metadata=True):
                 await asyncio.sleep(0.01)
         # where nothing comes it goes on all the same, a spell at a time
         spells = 1 + (time.monotonic() - begun) // LATE_S
         assert subscribed(metadata=True) <= SPELL * spells
-        assert not table.stats().asking
+        assert not table.table_stats().asking
         script.may = True
         async with asyncio.timeout(WAIT):
             while subscribed(metadata=True) < len(NAMES):

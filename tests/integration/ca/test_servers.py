@@ -30,8 +30,8 @@ record(ao,"BOTH"){field(VAL,"2") field(PINI,"YES")}
 async def test_connections_tell_the_server_of_each_channel(table, tmp_path):
     with Ioc(tmp_path, ONE) as one, Ioc(tmp_path, OTHER) as other:
         slots = await connected(table, "ONE:A", "ONE:WAVE", "OTHER:A")
-        (dead,) = (await table.add(["NOBODY:SERVES:THIS"])).tolist()
-        found = table.connections()
+        (dead,) = (await table.add_channels(["NOBODY:SERVES:THIS"])).tolist()
+        found = table.connection_columns()
         ports = [found.servers[i].rpartition(":")[2] for i in found.server[slots].tolist()]
         assert ports == [str(one.port), str(one.port), str(other.port)]
         assert found.server[dead] == -1 and not found.connected[dead]
@@ -40,14 +40,14 @@ async def test_connections_tell_the_server_of_each_channel(table, tmp_path):
         assert len(set(found.servers)) == len(found.servers)
         other.kill()
         async with asyncio.timeout(WAIT):
-            while table.connections().connected[slots[2]]:
+            while table.connection_columns().connected[slots[2]]:
                 await asyncio.sleep(0.05)
-        found = table.connections()
+        found = table.connection_columns()
         # where it was, and that it is not there now
         assert found.servers[found.server[slots[2]]].endswith(f":{other.port}")
         assert not found.askable[slots[2]]
-        await table.remove(slots[:1])
-        assert table.connections().server[slots[0]] == -1
+        await table.remove_slots(slots[:1])
+        assert table.connection_columns().server[slots[0]] == -1
 
 
 async def test_a_name_at_two_servers_is_told_with_both(tmp_path):
@@ -64,13 +64,13 @@ async def test_a_name_at_two_servers_is_told_with_both(tmp_path):
                 named = {found[0].taken.rpartition(":")[2], found[0].ignored.rpartition(":")[2]}
                 assert named == {str(one.port), str(other.port)}
                 assert table.take_served_twice() == []
-                assert table.connections().connected[slots].all()
+                assert table.connection_columns().connected[slots].all()
                 # a further search tells of it again
-                again = await table.add(["BOTH"])
+                again = await table.add_channels(["BOTH"])
                 async with asyncio.timeout(WAIT):
                     while not table.take_served_twice():
                         await asyncio.sleep(0.05)
-                await table.remove(again)
+                await table.remove_slots(again)
     except Unimplemented as error:
         pytest.skip(f"NOT TESTED: the native table is not built here ({error})")
 
@@ -100,11 +100,11 @@ async def test_a_subscription_that_nothing_came_of_is_told_until_it_is_heard(tab
     async with FakeServer(channels, script) as server:
         slots = await connected(table, *channels)
         mute, *others = slots.tolist()
-        await table.subscribe(slots[:3])
+        await table.subscribe_slots(slots[:3])
 
         async def look(condition):
             async with asyncio.timeout(WAIT):
-                while not condition((found := table.connections().unheard_ns).tolist()):
+                while not condition((found := table.connection_columns().unheard_ns).tolist()):
                     await asyncio.sleep(0.02)
             return found
 
@@ -132,16 +132,16 @@ async def test_many_subscriptions_that_nothing_comes_of_keep_nobody_waiting(tmp_
             open_table("native") as table,
         ):
             slots = await connected(table, *names)
-            await table.subscribe(slots)
+            await table.subscribe_slots(slots)
             async with asyncio.timeout(WAIT):
                 while sum(script.kept_back.values()) < 1000:
-                    table.connections()  # each look has what is late looked after
+                    table.connection_columns()  # each look has what is late looked after
                     await asyncio.sleep(0.05)
             (heard,) = await connected(table, "HEARD")
-            await table.subscribe(np.array([heard]))
+            await table.subscribe_slots(np.array([heard]))
             async with asyncio.timeout(WAIT):
-                while heard not in (rows := table.drain()).key[rows.kind != KIND_NONE]:
-                    assert table.connections().connected[slots].all()
+                while heard not in (rows := table.drain_updates()).key[rows.kind != KIND_NONE]:
+                    assert table.connection_columns().connected[slots].all()
                     await asyncio.sleep(0.05)
     except Unimplemented as error:
         pytest.skip(f"NOT TESTED: the native table is not built here ({error})")

@@ -69,17 +69,17 @@ async def reads_all(table, server, slots):
     """Read again, until the server has taken what libca held."""
     server.read_again()
     async with asyncio.timeout(2 * WAIT):
-        while table.unanswered(slots).any():
+        while table.unanswered_slots(slots).any():
             await asyncio.sleep(0.02)
-    assert (await table.read(slots[-1:], WAIT)).code.tolist() == [ECA.NORMAL]
+    assert (await table.read_values(slots[-1:], WAIT)).code.tolist() == [ECA.NORMAL]
 
 
 async def hand_over(table, slot, large, completion):
     """Write to a server that takes nothing, with a deadline that is long enough to get there."""
     wait = 0.3 if completion else WAIT
-    while (code := await table.write(slot, columns([large]), wait, completion=completion)) == (
-        ECA.UNRESPTMO
-    ):
+    while (
+        code := await table.write_values(slot, columns([large]), wait, completion=completion)
+    ) == (ECA.UNRESPTMO):
         wait *= 2
     assert code.tolist() == [ECA.TIMEOUT if completion else ECA.NORMAL]
 
@@ -97,10 +97,10 @@ async def test_nothing_leaves_after_the_end(table, ending, completion):
         large = np.arange(float(LARGE))
         server.stop_reading()
         await hand_over(table, slots[:1], large, completion)
-        assert table.unanswered(slots).tolist() == [True] + [False] * 6
+        assert table.unanswered_slots(slots).tolist() == [True] + [False] * 6
         values = columns([ONES[name][0] for name in list(channels())[1:]])
         second = asyncio.ensure_future(
-            table.write(
+            table.write_values(
                 slots[1:],
                 values,
                 0.3 if ending == "deadline" else WAIT,
@@ -116,19 +116,19 @@ async def test_nothing_leaves_after_the_end(table, ending, completion):
             await asyncio.wait([second])
         else:
             await asyncio.sleep(0.2)
-            await table.remove(slots[1:6])
+            await table.remove_slots(slots[1:6])
             server.channels["SCALAR"].value = doubles(1.0)
             assert not second.done()
             second.cancel()
             await asyncio.wait([second])
             slots = slots[[0, 6]]
         kept = trample()
-        assert table.unanswered(slots).tolist() == [True] + [False] * (len(slots) - 1)
+        assert table.unanswered_slots(slots).tolist() == [True] + [False] * (len(slots) - 1)
         await reads_all(table, server, slots)
         assert check_arrived(server, large) == ["LARGE"]
         # And it goes on: nothing of the past stands in the way.
         rest = list(channels())[1:] if len(slots) == 7 else ["SCALAR"]
-        code = await table.write(
+        code = await table.write_values(
             slots[1:], columns([ONES[name][0] for name in rest]), WAIT, completion=completion
         )
         assert code.tolist() == [ECA.NORMAL] * len(rest)
@@ -145,10 +145,12 @@ async def test_closed_while_it_waits(table, completion):
         server.stop_reading()
         await hand_over(table, slots[:1], large, completion)
         values = columns([ONES[name][0] for name in list(channels())[1:]])
-        work = asyncio.ensure_future(table.write(slots[1:], values, WAIT, completion=completion))
+        work = asyncio.ensure_future(
+            table.write_values(slots[1:], values, WAIT, completion=completion)
+        )
         await asyncio.sleep(0.1)
         del values
-        await table.close()
+        await table.close_table()
         assert (await work).tolist() == [ECA.CHANDESTROY] * 6
         kept = trample()
         server.read_again()
@@ -170,14 +172,14 @@ async def test_codes_tell_what_arrives(table, completion):
         sent = np.arange(float(rows))
         values, wait = columns(sent.tolist()), 0.5
         while True:
-            code = await table.write(every, values, wait, completion=completion)
+            code = await table.write_values(every, values, wait, completion=completion)
             handed = code != ECA.UNRESPTMO
             if handed.any():
                 break
             wait *= 2
         assert set(code[handed].tolist()) == {ECA.TIMEOUT if completion else ECA.NORMAL}
         assert handed.sum() < 5_000
-        assert table.unanswered(slot).all()
+        assert table.unanswered_slots(slot).all()
         await reads_all(table, server, np.concatenate([large, slot]))
         arrived = [struct.unpack(">d", of_payload(message))[0] for _, message in server.writes]
         assert arrived == sent[handed].tolist()
@@ -189,12 +191,12 @@ async def test_many_without_completion(table, rights):
     async with FakeServer({"SCALAR": FakeChannel(rights=rights)}) as server:
         slot = await connected(table, "SCALAR")
         sent = np.arange(float(rows))
-        code = await table.write(
+        code = await table.write_values(
             np.repeat(slot, rows), columns(sent.tolist()), WAIT, completion=False
         )
         assert (code == ECA.NORMAL).all()
         async with asyncio.timeout(WAIT):
-            while table.unanswered(slot).any() or len(server.writes) < rows:
+            while table.unanswered_slots(slot).any() or len(server.writes) < rows:
                 await asyncio.sleep(0.02)
         arrived = [struct.unpack(">d", of_payload(message))[0] for _, message in server.writes]
         assert arrived == sent.tolist()
@@ -205,24 +207,24 @@ async def test_others_do_not_wait_for_it(table):
     async with FakeServer(channels()) as far, FakeServer(near):
         slots = await connected(table, *channels())
         good = await connected(table, *near)
-        await table.subscribe(slots)
+        await table.subscribe_slots(slots)
         far.stop_reading()
         large = np.arange(float(LARGE))
         work = [
-            asyncio.ensure_future(table.write(slots[:1], columns([large]), WAIT)),
-            asyncio.ensure_future(table.write(slots[:1], columns([large]), WAIT)),
-            asyncio.ensure_future(table.read(np.repeat(slots, 5_000), WAIT)),
+            asyncio.ensure_future(table.write_values(slots[:1], columns([large]), WAIT)),
+            asyncio.ensure_future(table.write_values(slots[:1], columns([large]), WAIT)),
+            asyncio.ensure_future(table.read_values(np.repeat(slots, 5_000), WAIT)),
         ]
         await asyncio.sleep(0.2)
         for number in range(20):
-            code = await table.write(good, columns([number / 4] * 20), WAIT)
+            code = await table.write_values(good, columns([number / 4] * 20), WAIT)
             assert code.tolist() == [ECA.NORMAL] * 20
-            assert (await table.read(good, WAIT)).code.tolist() == [ECA.NORMAL] * 20
-            fresh = await table.add(["SCALAR", "NEAR:1"])
+            assert (await table.read_values(good, WAIT)).code.tolist() == [ECA.NORMAL] * 20
+            fresh = await table.add_channels(["SCALAR", "NEAR:1"])
             assert (await table.wait_connected(fresh[1:], WAIT)).all()
-            await table.subscribe(fresh)
-            await table.remove(fresh)
-        await table.remove(slots[1:4])
+            await table.subscribe_slots(fresh)
+            await table.remove_slots(fresh)
+        await table.remove_slots(slots[1:4])
         assert not any(task.done() for task in work)
         far.read_again()
         assert (await work[0]).tolist() == (await work[1]).tolist() == [ECA.NORMAL]
@@ -237,12 +239,12 @@ async def test_small_rows_do_not_pass_a_large_one_for_ever(table):
 
         async def small():
             while not stop.is_set():
-                await table.write(np.repeat(slots[6:], 3_000), columns([1.0] * 3_000), WAIT)
+                await table.write_values(np.repeat(slots[6:], 3_000), columns([1.0] * 3_000), WAIT)
 
         crowd = [asyncio.ensure_future(small()) for _ in range(3)]
         try:
             for _ in range(3):
-                code = await table.write(slots[:1], columns([np.ones(LARGE // 10)]), WAIT)
+                code = await table.write_values(slots[:1], columns([np.ones(LARGE // 10)]), WAIT)
                 assert code.tolist() == [ECA.NORMAL]
         finally:
             stop.set()
@@ -260,14 +262,14 @@ async def test_a_lost_server_may_still_have_what_it_did_not_answer(table):
     async with FakeServer(channels(), script) as server:
         slots = await connected(table, *channels())
         wait = 0.2
-        while (await table.write(slots[-1:], columns([1.0]), wait)) == ECA.UNRESPTMO:
+        while (await table.write_values(slots[-1:], columns([1.0]), wait)) == ECA.UNRESPTMO:
             wait *= 2
-        assert table.unanswered(slots[-1:]).all()
+        assert table.unanswered_slots(slots[-1:]).all()
         await asyncio.sleep(0.2)
-        assert table.unanswered(slots[-1:]).all()
+        assert table.unanswered_slots(slots[-1:]).all()
         silent = False
         server.cut()
         async with asyncio.timeout(WAIT):
-            while table.unanswered(slots[-1:]).any():
+            while table.unanswered_slots(slots[-1:]).any():
                 await asyncio.sleep(0.02)
         assert (await table.wait_connected(slots, WAIT)).all()

@@ -53,7 +53,7 @@ async def test_auto_takes_the_best_and_says_when_it_is_the_fallback(caplog):
     except Unimplemented:
         native = False
     async with open_table() as table:
-        assert table.implementation == ("native" if native else "aioca")
+        assert table.implementation_name == ("native" if native else "aioca")
 
 
 async def test_unknown_implementations_are_refused():
@@ -67,7 +67,7 @@ import asyncio, sys
 from drey_ca import open_table
 async def main(implementation, given):
     async with open_table(implementation, dict(pair.split("=") for pair in given)) as table:
-        slots = await table.add(["DOUBLE"])
+        slots = await table.add_channels(["DOUBLE"])
         assert (await table.wait_connected(slots, 60)).all()
 asyncio.run(main(sys.argv[1], sys.argv[2:]))
 """

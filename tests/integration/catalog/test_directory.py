@@ -15,7 +15,7 @@ from drey.internal.directory.v1.directory_service_pb2_grpc import DirectoryServi
 from drey_core.directory import Directory, MetadataPage
 from drey_runtime.directory_codec import decode_catalog, encode_metadata
 from drey_runtime.image import Image
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_snapshot.app import main
 from drey_stack import Postgres
 from drey_testing.fixtures_catalog import running, until_serving
@@ -104,11 +104,11 @@ async def test_channels_of_a_selector(service) -> None:
 
 async def test_metadata_comes_from_the_image(service, parts) -> None:
     await create(service, "A:SP", "A:RB")
-    page = MetadataPage.empty(2)
+    page = MetadataPage.empty_page(2)
     page.kind[0], page.count[0], page.writable[0] = 11, 1, 1
     page.limits[6:8, 0] = (-5, 5)
     page.units[0] = b"\xb5A"
-    async with Image.open(parts.valkey.url, service.settings.namespace) as image:
+    async with Image.open_image(parts.valkey.url, service.settings.namespace) as image:
         await image._redis.set(image._shard_key("metadata", 2), encode_metadata(page))
     answer = await service.catalog.GetPv(rpc.GetPvRequest(name="A:SP"))
     assert not answer.HasField("setpoint_metadata")
@@ -146,7 +146,7 @@ async def test_concurrent_changes_take_their_turn(service) -> None:
 
 async def test_reads_go_on_while_postgres_is_away(parts, keys, tmp_path) -> None:
     async with Postgres(tmp_path / "pg", fsync=False) as postgres:
-        await apply(postgres.url, ["drey_runtime", "drey_snapshot"])
+        await apply_migrations(postgres.url, ["drey_runtime", "drey_snapshot"])
         settings = make_settings(parts, keys, postgres.url)
         async with running(main, settings), connect(settings, keys) as channel:
             await until_serving(channel)

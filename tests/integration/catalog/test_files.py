@@ -133,7 +133,7 @@ async def test_an_import_is_found_again_as_a_job(service) -> None:
         store = JobStore(db)
         jobs = [await store.get_job(first), await store.get_job(second)]
         assert [job.id for job in await store.list_jobs(JobFilter())] == [second, first]
-        assert await store.claimable(["import"], 10) == []
+        assert await store.claimable_jobs(["import"], 10) == []
     for job, counts in zip(jobs, ((3, 0, 0), (0, 0, 3)), strict=True):
         assert (job.kind, job.state, job.done, job.total) == ("import", JobState.SUCCEEDED, 3, 3)
         assert job.principal

@@ -18,7 +18,7 @@ import pytest
 
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_runtime.status import reason_of
 from drey_stack import Nats, Postgres, Valkey
 from drey_stack.part import Part
@@ -114,7 +114,7 @@ async def world(tmp_path: Path, keys: Keys) -> AsyncIterator[World]:
     )
     await asyncio.gather(*(part.start() for part in parts))
     try:
-        await apply(parts[0].url, ["drey_runtime", "drey_snapshot"])
+        await apply_migrations(parts[0].url, ["drey_runtime", "drey_snapshot"])
         world = World(*parts, keys)
         async with world.asking() as conn:
             await conn.execute(WAIT_THERE)

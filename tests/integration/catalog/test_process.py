@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey.catalog.v1.catalog_service_pb2_grpc import CatalogServiceStub
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_snapshot.settings import SnapshotSettings
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.fixtures_catalog import loopback, until_serving
@@ -45,7 +45,7 @@ async def away(tmp_path):
         Valkey(tmp_path / "valkey"),
     )
     await asyncio.gather(*(part.start() for part in found))
-    await apply(found[0].url, ["drey_runtime", "drey_snapshot"])
+    await apply_migrations(found[0].url, ["drey_runtime", "drey_snapshot"])
     urls = [part.url for part in found]
     await asyncio.gather(*(part.stop() for part in found))
     yield found, urls

@@ -10,7 +10,7 @@ from grpc import StatusCode
 from drey.catalog.v1 import catalog_pb2
 from drey.catalog.v1 import catalog_service_pb2 as rpc
 from drey.common.v1 import selector_pb2, value_pb2
-from drey_runtime.audit import entries, verify
+from drey_runtime.audit import read_entries, verify_chain
 from tests.integration.catalog.helpers import create, names, refused, update
 
 
@@ -268,8 +268,8 @@ async def test_every_change_is_in_the_audit(service) -> None:
     await update(service, catalog_pb2.Pv(id=made.id, device="e"), "device")
     await service.catalog.DeletePv(rpc.DeletePvRequest(id=made.id))
     connection = await asyncpg.connect(service.settings.postgres_url.get_secret_value())
-    found = await entries(connection)
-    assert await verify(connection) == []
+    found = await read_entries(connection)
+    assert await verify_chain(connection) == []
     await connection.close()
     assert [e.action for e in found] == ["pv.delete", "pv.update", "pv.create"]
     assert {e.actor for e in found} == {"tester"}

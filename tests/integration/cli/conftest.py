@@ -26,7 +26,7 @@ from drey.policy.v1 import policy_pb2, policy_service_pb2, policy_service_pb2_gr
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey.system.v1 import system_service_pb2, system_service_pb2_grpc
-from drey_cli.main import run
+from drey_cli.main import run_command
 from drey_client.plan_digest import plan_digest
 
 KEY = "drey-test-key"
@@ -841,7 +841,7 @@ def drey(address, capsys, monkeypatch, tmp_path):
 
     def call(*words):
         capsys.readouterr()
-        code = run(words)
+        code = run_command(words)
         captured = capsys.readouterr()
         return Result(int(code), captured.out, captured.err)
 

@@ -11,7 +11,7 @@ from shlex import quote
 import pytest
 
 from drey.restore.v1 import restore_service_pb2
-from drey_cli.main import run
+from drey_cli.main import run_command
 
 PLAN = "01950000-0000-7000-8000-000000000001"
 DREY = [sys.executable, "-m", "drey_cli.main"]
@@ -197,7 +197,7 @@ def test_keys_can_be_bootstrapped_only_where_the_gateway_is(monkeypatch, capsys)
         return Done()
 
     monkeypatch.setattr(subprocess, "run", fake)
-    assert run(["key", "bootstrap", "--postgres-url", "postgresql://u:p@h/d"]) == 0
+    assert run_command(["key", "bootstrap", "--postgres-url", "postgresql://u:p@h/d"]) == 0
     assert capsys.readouterr().out == "secret\n"
     assert calls == [([sys.executable, "-m", "drey_gateway.bootstrap"], "postgresql://u:p@h/d")]
 

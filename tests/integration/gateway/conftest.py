@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from drey_gateway.bootstrap import make_first_key
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_stack import Postgres
 from drey_testing.fixtures_gateway import Gateway, GatewayRig, ScriptedOwner
 
@@ -37,7 +37,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     async def begin() -> None:
         await part.start()
         url = await make_database(part, TEMPLATE)
-        await apply(url, ["drey_runtime", "drey_gateway"])
+        await apply_migrations(url, ["drey_runtime", "drey_gateway"])
 
     with asyncio.Runner() as runner:
         runner.run(begin())

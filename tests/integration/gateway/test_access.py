@@ -41,8 +41,8 @@ from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Database
 from drey_runtime.interceptor import permission_of
 from drey_runtime.jobs import ImportResult, JobStore, record_job
-from drey_runtime.mapping.times import timestamp
-from drey_runtime.server import serve
+from drey_runtime.mapping.times import timestamp_message
+from drey_runtime.server import serve_grpc
 from drey_runtime.settings import CommonSettings
 from drey_runtime.status import reason_of
 from drey_stack import Postgres
@@ -423,7 +423,10 @@ async def behind(rig: GatewayRig):
     fake = FakeSnapshots()
     settings = CommonSettings()
     verifier = TokenVerifier.from_file(rig.folder / "keys" / "trusted.json", "snapshot")
-    async with serve(settings, "127.0.0.1:0", "X", verifier, [(SNAPSHOT, fake)]) as (port, health):
+    async with serve_grpc(settings, "127.0.0.1:0", "X", verifier, [(SNAPSHOT, fake)]) as (
+        port,
+        health,
+    ):
         await health.set(True)
         gateway = await rig.ready_gateway(snapshot_target=f"127.0.0.1:{port}")
         yield fake, gateway
@@ -484,8 +487,8 @@ async def test_jobs(url, gateway, admin_key):
     stub: Any = job_service_pb2_grpc.JobServiceStub(gateway.channel)
     async with Database(url) as db:
         store = JobStore(db)
-        async with db.transaction() as conn:
-            job = await store.create(
+        async with db.begin_transaction() as conn:
+            job = await store.create_job(
                 conn, kind="snapshot", principal="somebody", role="operator", payload=b""
             )
     get = job_service_pb2.GetJobRequest(id=job.id)
@@ -512,7 +515,7 @@ async def test_jobs_are_listed_by_filters_and_pages(url, gateway, admin_key):
     stub: Any = job_service_pb2_grpc.JobServiceStub(gateway.channel)
     made = []
     summary = ImportResult(rows=5, added=2, changed=1, unchanged=2)
-    async with Database(url) as db, db.transaction() as conn:
+    async with Database(url) as db, db.begin_transaction() as conn:
         for number in range(6):
             job = await record_job(
                 conn,
@@ -542,7 +545,7 @@ async def test_jobs_are_listed_by_filters_and_pages(url, gateway, admin_key):
     assert await listed(kind=3, page_size=1) == ([5, 3, 1], 3)
     assert await listed(kind=3, principal="ann", states=[3, 4]) == ([3, 1], 2)
     assert await listed(kind=4) == ([], 0)
-    middle = timestamp(made[3].create_time_ns)
+    middle = timestamp_message(made[3].create_time_ns)
     assert await listed(from_time=middle) == ([5, 4, 3], 3)
     assert await listed(to_time=middle, page_size=2) == ([2, 1, 0], 3)
     assert await listed(from_time=middle, to_time=middle) == ([], 0)
@@ -668,8 +671,10 @@ async def test_the_summary_tells_of_instances_and_their_iocs(rig, gateway, admin
 
     async def told() -> bool:
         nonlocal found
-        await rig.bus.publish(rig.bus.subject("instances", "monitor"), b"nonsense")
-        await rig.bus.publish(rig.bus.subject("instances", "monitor"), report.SerializeToString())
+        await rig.bus.publish_message(rig.bus.full_subject("instances", "monitor"), b"nonsense")
+        await rig.bus.publish_message(
+            rig.bus.full_subject("instances", "monitor"), report.SerializeToString()
+        )
         found = (await stub.GetSystemSummary(request, metadata=bearer(admin_key))).summary
         services = {instance.service for instance in found.instances}
         codes = {finding.code for finding in found.findings}
@@ -697,7 +702,7 @@ async def test_a_breaker_is_held_told_and_freed(rig, gateway, admin_key, url):
     async def on_list(message: Any) -> None:
         told.append(BreakersForced.FromString(message.data))
 
-    await rig.bus.subscribe(rig.bus.subject("breakers"), on_list)
+    await rig.bus.subscribe_handler(rig.bus.full_subject("breakers"), on_list)
 
     async def force(mode: int, reason: str = "", key: str = admin_key) -> Any:
         request = system_service_pb2.ForceBreakerRequest(ioc="x:5064", mode=mode, reason=reason)
@@ -868,10 +873,10 @@ async def test_what_this_server_is(gateway, admin_key):
 
 
 async def test_watching_goes_on_while_postgres_is_away(rig, tmp_path):
-    from drey_runtime.migrate import apply
+    from drey_runtime.migrate import apply_migrations
 
     async with Postgres(tmp_path / "pg", fsync=False) as part:
-        await apply(part.url, ["drey_runtime", "drey_gateway"])
+        await apply_migrations(part.url, ["drey_runtime", "drey_gateway"])
         key = await make_first_key(part.url)
         rig.postgres_url = part.url
         gateway = await rig.ready_gateway()

@@ -31,8 +31,8 @@ async def db(url: str) -> AsyncIterator[Database]:
 
 async def write_acts(db: Database, name: str, begun: asyncio.Event) -> None:
     for number in range(ACTS // WRITERS):
-        async with db.transaction() as conn:
-            await audit.append(
+        async with db.begin_transaction() as conn:
+            await audit.append_entry(
                 conn,
                 actor=name,
                 role="editor",
@@ -64,7 +64,7 @@ async def follow(servicer: Any, seen: list[int]) -> None:
 async def test_nothing_is_missed_told_twice_or_called_broken(db: Database, tmp_path: Path) -> None:
     current_principal.set(Principal("auditor", ()))
     make_keys(tmp_path / "keys", ["gateway"])
-    file = AnchorFile.open(tmp_path / "anchors", tmp_path / "keys" / "gateway.pem")
+    file = AnchorFile.open_file(tmp_path / "anchors", tmp_path / "keys" / "gateway.pem")
     anchors = AuditAnchors(db, file, 0.0)
     changed = ChangeSignal()
     servicer: Any = AuditServicer(db, anchors, changed, WatcherLimit(10), 1.0)
@@ -84,25 +84,25 @@ async def test_nothing_is_missed_told_twice_or_called_broken(db: Database, tmp_p
             assert filtered == sorted(set(filtered), reverse=True)
             check = await servicer.VerifyChain(pb.VerifyChainRequest(), None)
             assert not check.findings
-            async with db.acquire() as conn:
+            async with db.acquire_connection() as conn:
                 assert check.last_hash == await audit.read_hash(conn, check.last_sequence)
             looks += 1
-            changed.notify()
+            changed.notify_change()
         await asyncio.gather(*writers)
         assert looks >= 1
         while len(seen) < ACTS:
-            changed.notify()
+            changed.notify_change()
             await asyncio.sleep(0.01)
         assert seen == list(range(1, ACTS + 1))
         following.cancel()
         anchoring.cancel()
         await asyncio.wait([following, anchoring])
-        await anchors.step()
+        await anchors.write_anchor()
     await _cut_and_replace(db, servicer)
 
 
 async def _cut_and_replace(db: Database, servicer: Any) -> None:
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         await conn.execute("ALTER TABLE audit.entry DISABLE TRIGGER USER")
         await conn.execute("DELETE FROM audit.entry WHERE seq > $1", ACTS - 10)
     check = await servicer.VerifyChain(pb.VerifyChainRequest(), None)

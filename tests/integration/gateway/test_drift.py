@@ -19,7 +19,7 @@ from drey_runtime.auth import TokenVerifier
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
 from drey_runtime.event_log import EventKind, Resource, ResourceChange, record_events
-from drey_runtime.server import serve
+from drey_runtime.server import serve_grpc
 from drey_runtime.settings import CommonSettings
 from drey_testing.fixtures_gateway import (
     REFERENCE,
@@ -47,7 +47,7 @@ async def stored(rig: GatewayRig) -> AsyncIterator[tuple[ReferenceStandIn, str]]
     """The service of references, and its address."""
     found = ReferenceStandIn(PVS, value=1.0)
     verifier = TokenVerifier.from_file(rig.folder / "keys" / "trusted.json", "snapshot")
-    served = serve(CommonSettings(), "127.0.0.1:0", "X", verifier, [(REFERENCE, found)])
+    served = serve_grpc(CommonSettings(), "127.0.0.1:0", "X", verifier, [(REFERENCE, found)])
     async with served as (port, _):
         yield found, f"127.0.0.1:{port}"
 
@@ -203,7 +203,7 @@ async def test_a_golden_mark_moves(rig, url, gateway, admin_key, publisher, stor
 
     async def move_mark(db: Database, to: str) -> None:
         service.golden = to
-        async with db.transaction() as conn:
+        async with db.begin_transaction() as conn:
             change = ResourceChange(Resource.GOLDEN, EventKind.CREATED, to or first, "beam")
             await record_events(conn, [change], principal="a", role="keeper", time_ns=now_ns())
 

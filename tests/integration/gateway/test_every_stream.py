@@ -55,8 +55,8 @@ async def served(
     publisher.start()
     try:
         async with Database(url) as database, everything(rig, **settings) as (gateway, parts):
-            async with database.transaction() as conn:
-                job = await JobStore(database).create(
+            async with database.begin_transaction() as conn:
+                job = await JobStore(database).create_job(
                     conn, kind="snapshot", principal="p", role="r", payload=b""
                 )
             yield gateway, parts, job.id

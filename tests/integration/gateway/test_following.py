@@ -32,7 +32,7 @@ from drey_runtime.event_log import (
     forget_events,
     record_events,
 )
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_stack import Postgres
 from drey_testing.fixtures_gateway import Gateway, GatewayRig, eventually
 from tests.integration.gateway.test_access import bearer, failure, make_key
@@ -58,7 +58,7 @@ async def tell(conn: Connection, *ids: str) -> None:
 
 
 async def tell_at_once(db: Database, *ids: str) -> None:
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         await tell(conn, *ids)
 
 
@@ -145,7 +145,7 @@ async def test_filters_and_what_a_viewer_may_not_see(gateway, admin_key, db):
         await all_seen.read()
         await some.read()
         await make_key(gateway, admin_key, "viewer")
-        async with db.transaction() as conn:
+        async with db.begin_transaction() as conn:
             await tell(conn, "a", "b")
             await record_events(
                 conn,
@@ -202,7 +202,7 @@ async def db_execute(url: str, statement: str, *arguments: object) -> None:
 
 
 async def test_one_that_began_first_and_commits_last_is_told_first(gateway, admin_key, db):
-    async with reading(gateway, admin_key) as reader, db.acquire() as slow:
+    async with reading(gateway, admin_key) as reader, db.acquire_connection() as slow:
         await reader.read()
         transaction = slow.transaction()
         await transaction.start()
@@ -226,7 +226,7 @@ async def test_no_gap_and_no_repeat_across_resumes_at_any_gateway(rig, admin_key
 
     async def write(writer: int) -> None:
         for number in range(each):
-            async with db.transaction() as conn:
+            async with db.begin_transaction() as conn:
                 await tell(conn, f"{writer}.{number}.0")
                 await asyncio.sleep(0.002 * (writer % 3))
                 await tell(conn, f"{writer}.{number}.1")
@@ -268,7 +268,7 @@ async def test_a_token_that_is_too_old_asks_for_a_resync(rig, gateway, admin_key
     await tell_at_once(db, "old")
     await db_execute(url, "UPDATE event_log.event SET at_ns = 1")
     await tell_at_once(db, "young")
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         assert await forget_events(conn, now_ns=now_ns()) > 0
     # the first gateway has them in its memory still, and goes on from there
     other = await rig.ready_gateway()
@@ -313,7 +313,7 @@ async def test_a_reader_behind_what_is_kept_in_memory_misses_nothing(db):
         followed = FollowedEvents(
             feed, WantedEvents(frozenset(), frozenset(), frozenset()), lambda: True
         )
-        await followed.begin(None)
+        await followed.begin_at(None)
         ids = [f"{n}" for n in range(700)]
         for start in range(0, len(ids), 100):
             await tell_at_once(db, *ids[start : start + 100])
@@ -346,7 +346,7 @@ async def test_while_postgres_is_away_the_stream_says_so_and_then_goes_on(tmp_pa
     part = Postgres(tmp_path / "postgres")
     await part.start()
     try:
-        await apply(part.url, ["drey_runtime", "drey_gateway"])
+        await apply_migrations(part.url, ["drey_runtime", "drey_gateway"])
         admin_key = await make_first_key(part.url)
         async with GatewayRig(tmp_path / "rig", part.url) as rig:
             gateway = await rig.ready_gateway()

@@ -25,7 +25,7 @@ from drey_core.errors import NotFound, Reason
 from drey_gateway.adapters.references import ReferenceClient
 from drey_gateway.forwarding import Forwarder
 from drey_runtime.auth import TokenSigner
-from drey_runtime.server import serve
+from drey_runtime.server import serve_grpc
 from drey_runtime.settings import CommonSettings
 from drey_runtime.status import STATUS_METADATA, reason_of, to_status
 from tests.integration.runtime.test_server import ByName
@@ -85,7 +85,9 @@ async def forwarding(handler: Any) -> AsyncIterator[Any]:
             forwarder = Forwarder({CATALOG: ("snapshot", starved)}, signer)
             settings = CommonSettings()
             async with (
-                serve(settings, "127.0.0.1:0", "X", ByName(), [], extra_handlers=[forwarder]) as (
+                serve_grpc(
+                    settings, "127.0.0.1:0", "X", ByName(), [], extra_handlers=[forwarder]
+                ) as (
                     port,
                     _,
                 ),
@@ -185,7 +187,7 @@ async def test_nothing_is_kept_of_a_stream_that_is_left_half_read() -> None:
                 async with aclosing(stream) as messages:
                     await anext(messages)
                 known: dict[str, Any] = {"known": object()}
-                found = await ReferenceClient(drey.channel).read(b"", known, "known")
+                found = await ReferenceClient(drey.channel).read_reference(b"", known, "known")
                 assert found is known["known"]
             assert _messages_held() == before
             async with asyncio.timeout(60):

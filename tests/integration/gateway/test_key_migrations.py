@@ -24,7 +24,7 @@ async def test_an_old_key_keeps_what_it_could_do_and_gains_nothing(
             "migrations_of",
             lambda package: all_of(package)[:1] if package == "drey_gateway" else all_of(package),
         )
-        await migrate.apply(url, ["drey_runtime", "drey_gateway"])
+        await migrate.apply_migrations(url, ["drey_runtime", "drey_gateway"])
     connection = await asyncpg.connect(url)
     try:
         for role in (1, 2, 3, 4):
@@ -36,7 +36,7 @@ async def test_an_old_key_keeps_what_it_could_do_and_gains_nothing(
                 role,
                 bytes([role]) * 32,
             )
-        await migrate.apply(url, ["drey_runtime", "drey_gateway"])
+        await migrate.apply_migrations(url, ["drey_runtime", "drey_gateway"])
         found = {key.name: key.roles for key in await table.all_keys(connection)}
         assert found == {
             "old 1": ("viewer",),

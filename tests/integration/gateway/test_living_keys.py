@@ -19,7 +19,7 @@ from drey.access.v1 import access_service_pb2_grpc as pb_grpc
 from drey.snapshot.v1 import snapshot_service_pb2 as snap
 from drey_gateway.app import FORWARDED
 from drey_runtime.auth import TokenVerifier
-from drey_runtime.server import serve
+from drey_runtime.server import serve_grpc
 from drey_runtime.settings import CommonSettings
 from drey_testing.fixtures_gateway import (
     REFERENCE,
@@ -89,7 +89,7 @@ async def everything(rig: GatewayRig, **settings: str) -> AsyncIterator[tuple[Ga
             if name == "snapshot":
                 served.append((REFERENCE, ReferenceStandIn(2)))
             port, _ = await stack.enter_async_context(
-                serve(
+                serve_grpc(
                     CommonSettings(),
                     "127.0.0.1:0",
                     "X",

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from drey.system.v1 import system_service_pb2, system_service_pb2_grpc
 from drey_gateway.bootstrap import make_first_key
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_stack import Postgres
 from drey_testing.fixtures_gateway import Gateway, GatewayRig, eventually
 from tests.integration.gateway.test_access import bearer
@@ -69,7 +69,7 @@ async def test_a_postgres_that_takes_no_connection_is_told_though_old_ones_answe
     await postgres.start()
     try:
         url = postgres.url
-        await apply(url, ["drey_runtime", "drey_gateway"])
+        await apply_migrations(url, ["drey_runtime", "drey_gateway"])
         key = await make_first_key(url)
         async with GatewayRig(tmp_path / "rig", url) as rig:
             ask = asking(await rig.ready_gateway(), key)

@@ -148,7 +148,7 @@ async def served(rig: GatewayRig, admin_key: str, program: list[str]):
     """Ready and fresh; the program is there, whose making may hold up the owner's beat."""
     publisher = rig.publisher()
     await publisher.beat()
-    metadata = MetadataPage.empty(PAGE)
+    metadata = MetadataPage.empty_page(PAGE)
     for pv, (kind, _, _) in enumerate(VALUES, 1):
         if kind == Kind.ENUM:
             metadata.labels[setpoint(pv) - 256] = (b"shut", b"open")

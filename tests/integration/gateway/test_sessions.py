@@ -246,8 +246,8 @@ async def test_a_change_may_come_to_any_gateway(rig, gateway, admin_key, url, pu
         await eventually(refused, "the gateway knows the key, and refuses")
         # who could send on the bus, but is no gateway
         for headers in ({}, {"x-drey-token": "x"}):
-            raw = await rig.bus.request(
-                rig.bus.subject("sessions", opened.id.partition(".")[0]),
+            raw = await rig.bus.request_answer(
+                rig.bus.full_subject("sessions", opened.id.partition(".")[0]),
                 foreign.SerializeToString(),
                 headers,
                 60.0,

@@ -68,7 +68,7 @@ class Held:
         self.merged = 0
 
     def take(self, message: pb.WatchPvsResponse) -> None:
-        for row in self._model.apply(message).rows:
+        for row in self._model.apply_message(message).rows:
             value = row.setpoint
             if value.WhichOneof("data") == "extract":
                 assert value.extract.total_elements == ELEMENTS

@@ -123,7 +123,7 @@ async def test_an_enum_has_the_label_that_it_had(gateway, admin_key, publisher, 
     """A monitor writes labels, and publishes what is read by them then."""
     orders = [(b"off", b"on"), (b"on", b"off")]
     rows = Columns.from_values(np.array([setpoint(1)]), [0], [Kind.ENUM])
-    metadata = MetadataPage.empty(1)
+    metadata = MetadataPage.empty_page(1)
 
     async def publish(state: State, labels: tuple[bytes, bytes]) -> None:
         rows.state[:], rows.data[:] = state, labels.index(b"on")
@@ -431,7 +431,7 @@ async def test_a_pv_that_loses_its_readback_comes_anew(gateway, admin_key, publi
 
 async def test_metadata_at_the_begin_and_when_it_changes(gateway, admin_key, publisher):
     def page(units: bytes) -> MetadataPage:
-        found = MetadataPage.empty(1)
+        found = MetadataPage.empty_page(1)
         found.kind[setpoint(2) - 256], found.count[setpoint(2) - 256] = 11, 1
         found.units[setpoint(2) - 256] = units
         return found
@@ -557,9 +557,11 @@ async def test_poison_on_the_bus_and_in_the_image_ends_nothing(rig, gateway, adm
             ("heartbeats", Heartbeat(epoch=1, sequence=2**60)),
         ]
         for kind, message in absurd:
-            await rig.bus.publish(rig.bus.subject(kind, 0), message.SerializeToString())
+            await rig.bus.publish_message(
+                rig.bus.full_subject(kind, 0), message.SerializeToString()
+            )
         for subject in ("values", "heartbeats", "directory", "catalog"):
-            await rig.bus.publish(rig.bus.subject(subject, 0), b"\xff\xff")
+            await rig.bus.publish_message(rig.bus.full_subject(subject, 0), b"\xff\xff")
         await publisher.publish(floats([setpoint(7)], [3.5]))
         await running.until(lambda c: c.value(7) == 3.5, "a diff")
         async with Redis.from_url(rig.valkey.url) as redis:
@@ -585,7 +587,7 @@ async def test_one_silent_shard_of_three_is_stale_by_message_and_by_row(rig, adm
         await found.set_catalog(mine)
         columns = every_channel(pvs, 1.0)
         owner = shard_of_page(columns.key >> PAGE_SHIFT, shards)
-        await found.publish(columns.take(np.flatnonzero(owner == shard)))
+        await found.publish(columns.take_rows(np.flatnonzero(owner == shard)))
         found.start()
         publishers.append(found)
     gateway = await rig.ready_gateway(shards=str(shards))

@@ -22,7 +22,7 @@ def test_plant_is_the_same_for_the_same_seed_and_counts_right():
         plant = Plant(pvs, 5)
         names = [n for row in plant.rows for n in (row.setpoint, row.readback) if n]
         assert len(plant.rows) == pvs == sum(plant.counts.values())
-        assert len(set(names)) == len(names) and plant.csv() == Plant(pvs, 5).csv()
+        assert len(set(names)) == len(names) and plant.catalog_csv() == Plant(pvs, 5).catalog_csv()
     assert all(Plant(1_000).counts[kind] for kind in KINDS)
     for pvs in (19, 200_001):
         with pytest.raises(ValueError, match="not between"):
@@ -32,10 +32,10 @@ def test_plant_is_the_same_for_the_same_seed_and_counts_right():
 async def test_every_kind_is_served_and_only_the_dead_are_dead(machine: Machine):
     plant = machine.plant
     values = await machine.read_channels(
-        [*plant.setpoints, *plant.readbacks, *plant.dead], timeout=5
+        [*plant.setpoints, *plant.readbacks, *plant.dead_addresses], timeout=5
     )
     failed = {name for name, value in values.items() if "error" in value}
-    assert failed == set(machine.dead) and machine.dead
+    assert failed == set(machine.dead_addresses) and machine.dead_addresses
     one = {kind: values[machine.names(kind)[0]] for kind in plant.counts}
     assert math.isnan(one["nan"]["value"]) and math.isinf(one["infinite"]["value"])
     assert math.copysign(1, one["negative_zero"]["value"]) == -1
@@ -57,7 +57,7 @@ async def test_catalog(machine: Machine):
 
 async def test_disturbed_magnets_move_and_settle_within_tolerance(machine: Machine):
     before = await machine.read_channels(machine.names("magnet"))
-    moved = await machine.disturb(20, seed=3)
+    moved = await machine.disturb_values(20, seed=3)
     assert len(set(moved)) == 20
     after = await machine.read_channels(machine.names("magnet"))
     assert {n for n in after if after[n]["value"] != before[n]["value"]} == set(moved)
@@ -73,12 +73,12 @@ async def test_disturbed_magnets_move_and_settle_within_tolerance(machine: Machi
 async def test_writes_that_are_refused_clipped_or_pulled_back(machine: Machine):
     clip, back = machine.names("clip")[0], machine.names("pull_back")[0]
     answer = await machine.write_channels(
-        {**dict.fromkeys(machine.refused, 1.0), clip: 9.0, back: 9.0}
+        {**dict.fromkeys(machine.refused_addresses, 1.0), clip: 9.0, back: 9.0}
     )
     assert {name for name, error in answer.items() if error} >= set(machine.names("refuse_asg"))
-    values = await machine.read_channels([*machine.refused, clip, back])
+    values = await machine.read_channels([*machine.refused_addresses, clip, back])
     assert values[clip]["value"] == values[back]["value"] == 5.0
-    assert {values[name]["value"] for name in machine.refused} == {7.5, 2.5}
+    assert {values[name]["value"] for name in machine.refused_addresses} == {7.5, 2.5}
 
 
 async def test_motor_moves_slowly_and_says_when_it_is_done(machine: Machine):
@@ -103,7 +103,7 @@ async def test_it_listens_on_loopback_only(machine: Machine):
     assert bound == {LOOPBACK}
     assert not [c for c in sockets if c.status == "LISTEN" and c.laddr.ip != LOOPBACK]
     environment = process.environ()
-    assert machine.env["EPICS_CA_AUTO_ADDR_LIST"] == "NO"
+    assert machine.client_environment["EPICS_CA_AUTO_ADDR_LIST"] == "NO"
     assert "5064" not in {environment.get("EPICS_CA_SERVER_PORT"), str(machine.port)}
 
 

@@ -52,7 +52,7 @@ async def test_what_is_not_over_in_time_is_aborted_there() -> None:
         async with Client(f"127.0.0.1:{port}", "key") as client:
             site = _RehearsedSite(client, Rehearsal(), 0)
             execute = restore_service_pb2.ExecutePlanRequest()
-            await site.execute(course, execute, asyncio.get_running_loop().time())
+            await site.execute_plan(course, execute, asyncio.get_running_loop().time())
     finally:
         await server.stop(None)
     assert course.cut_short

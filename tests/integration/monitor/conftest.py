@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_stack import Postgres
 from drey_testing import leaks
 from drey_testing.ca.ioc import Ioc, use_loopback
@@ -36,7 +36,7 @@ async def make_database(server: str) -> str:
     finally:
         await connection.close()
     url = urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
-    await apply(url, ["drey_runtime"])
+    await apply_migrations(url, ["drey_runtime"])
     return url
 
 

@@ -14,13 +14,13 @@ from drey.events.v1.values_pb2 import Heartbeat
 from drey.internal.control.v1.control_service_pb2 import GetOwnedShardsRequest, ReleaseShardsRequest
 from drey_core.pages import shard_of_page
 from drey_core.values import State
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_stack import Postgres
 from drey_testing.fixtures_monitor import CHANNELS, LIVING, MonitorRig, eventually
 
 
 async def beat_of(rig):
-    (beat,) = await rig.image.heartbeats(1)
+    (beat,) = await rig.image.read_heartbeats(1)
     return beat
 
 
@@ -128,7 +128,7 @@ async def test_newer_owner_heard_on_nats_stops_the_older(rig, ioc):
     await rig.wait_settled()
     rival = await beat_of(rig)
     rival.epoch += 5
-    await rig.bus.publish(rig.bus.subject("heartbeats", 0), rival.SerializeToString())
+    await rig.bus.publish_message(rig.bus.full_subject("heartbeats", 0), rival.SerializeToString())
 
     async def above():
         return (await beat_of(rig)).epoch > rival.epoch
@@ -327,7 +327,7 @@ async def test_shards_spread_by_limit(tmp_path, database_url, ioc):
         rig.start_monitor(MAX_SHARDS="2")
         await rig.wait_settled()
         await rig.wait_states(LIVING, State.CONNECTED)
-        owners = [b.owner for b in await rig.image.heartbeats(3) if b is not None]
+        owners = [b.owner for b in await rig.image.read_heartbeats(3) if b is not None]
         assert sorted(owners.count(o) for o in set(owners)) == [1, 2]
         for batch, columns in rig.listener.batches:
             assert (shard_of_page(columns.key >> 8, 3) == batch.shard).all()
@@ -335,7 +335,7 @@ async def test_shards_spread_by_limit(tmp_path, database_url, ioc):
 
 async def test_goes_on_without_postgres(tmp_path, ioc):
     async with Postgres(tmp_path / "pg", fsync=False) as postgres:
-        await apply(postgres.url, ["drey_runtime"])
+        await apply_migrations(postgres.url, ["drey_runtime"])
         async with MonitorRig(tmp_path, postgres.url) as rig:
             rig.directory.set(CHANNELS.items())
             rig.start_monitor()
@@ -429,7 +429,7 @@ async def test_poison_on_the_bus_and_in_the_image_ends_nothing(rig, ioc):
     poison = Heartbeat(shard=0, epoch=2**63, sequence=2**64 - 1)
     far = Heartbeat(shard=0, epoch=2**60, sequence=1)
     for raw in (poison.SerializeToString(), far.SerializeToString(), b"\xff\x00", b""):
-        await rig.bus.publish(rig.bus.subject("heartbeats", 0), raw)
+        await rig.bus.publish_message(rig.bus.full_subject("heartbeats", 0), raw)
     async with Redis.from_url(rig.valkey.url) as redis:
         await redis.set("drey:shard:0:epoch", b"9" * 25)
         await redis.set("drey:shard:0:heartbeat", poison.SerializeToString())

@@ -27,7 +27,7 @@ async def wide(tmp_path, database_url: str, ioc):
 
 async def owners_of(rig: MonitorRig) -> list[int]:
     """Process that owns each shard, by its heartbeat; 0: nobody."""
-    beats = await rig.image.heartbeats(rig.shards)
+    beats = await rig.image.read_heartbeats(rig.shards)
     return [int(beat.owner.rpartition(":")[2]) if beat else 0 for beat in beats]
 
 
@@ -97,7 +97,7 @@ async def test_one_that_comes_takes_its_share_and_then_nothing_moves(wide, ioc):
 
     await eventually(shared, "two shards each")
     await wide.wait_settled()
-    beats = await wide.image.heartbeats(4)
+    beats = await wide.image.read_heartbeats(4)
     seen = len(wide.listener.beats)
 
     async def longer() -> bool:
@@ -105,7 +105,7 @@ async def test_one_that_comes_takes_its_share_and_then_nothing_moves(wide, ioc):
 
     # ten seconds of signs of life and more
     await eventually(longer, "it goes on")
-    assert [b.epoch for b in await wide.image.heartbeats(4)] == [b.epoch for b in beats]
+    assert [b.epoch for b in await wide.image.read_heartbeats(4)] == [b.epoch for b in beats]
     # each epoch had one owner, and values go on everywhere
     owners: dict[tuple[int, int], set[str]] = {}
     for beat in wide.listener.beats:

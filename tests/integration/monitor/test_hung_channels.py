@@ -90,14 +90,14 @@ async def test_the_old_connection_stays_where_no_new_one_comes():
 
     async with FakeServer(served, script), open_table("native") as table:
         hub = ChannelHub(table)
-        await hub.add(0, np.array([7, 8, 9]), list(served))
+        await hub.add_channels(0, np.array([7, 8, 9]), list(served))
 
         async def two_wait():
-            await hub.drain()
-            return (table.connections().unheard_ns > 0).sum() == 2
+            await hub.drain_updates()
+            return (table.connection_columns().unheard_ns > 0).sum() == 2
 
         await eventually(two_wait, "two channels wait")
-        slots = np.flatnonzero(table.connections().unheard_ns > 0)
+        slots = np.flatnonzero(table.connection_columns().unheard_ns > 0)
         assert sorted(hub.channels_of(slots).tolist()) == [7, 8]
         channels = hub.channels_of(slots).tolist()
 
@@ -106,14 +106,14 @@ async def test_the_old_connection_stays_where_no_new_one_comes():
             return ["MUTE" if number == 7 else "NOBODY:SERVES:THIS" for number in channels]
 
         mute.clear()
-        done = await hub.reconnect(slots, addresses_of)
+        done = await hub.reconnect_slots(slots, addresses_of)
         assert dict(zip(channels, done.tolist(), strict=True)) == {7: True, 8: False}
-        assert table.stats().channels == 3
+        assert table.table_stats().channels == 3
         found: dict[int, float] = {}
 
         async def seven_is_heard():
-            for columns in (await hub.drain()).values():
-                heard = columns.take(columns.kind != KIND_NONE)
+            for columns in (await hub.drain_updates()).values():
+                heard = columns.take_rows(columns.kind != KIND_NONE)
                 found.update(zip(heard.key.tolist(), heard.data.view(np.float64), strict=True))
             return 7 in found
 

@@ -30,7 +30,9 @@ class Reports:
         self.every: list[InstanceReport] = []
 
     async def listen(self, service: str) -> None:
-        await self._rig.bus.subscribe(self._rig.bus.subject("instances", service), self._on_report)
+        await self._rig.bus.subscribe_handler(
+            self._rig.bus.full_subject("instances", service), self._on_report
+        )
 
     async def _on_report(self, message) -> None:
         self.every.append(InstanceReport.FromString(message.data))
@@ -151,7 +153,7 @@ async def test_who_is_found_and_takes_no_connection_and_who_is_not_found_hold_up
         await rig.wait_states(LIVING, State.CONNECTED)
 
         async def refused() -> bool:
-            (beat,) = await rig.image.heartbeats(1)
+            (beat,) = await rig.image.read_heartbeats(1)
             return firewall.accepted > 0 and beat is not None and beat.never_connected == 2010
 
         await eventually(refused, "they are counted as never connected")
@@ -162,7 +164,7 @@ async def test_who_is_found_and_takes_no_connection_and_who_is_not_found_hold_up
         await rig.wait_states(range(1024, 1033), State.CONNECTED)
 
         async def counted() -> bool:
-            (beat,) = await rig.image.heartbeats(1)
+            (beat,) = await rig.image.read_heartbeats(1)
             return beat is not None and beat.never_connected == 2001
 
         await eventually(counted, "what is left is what nobody serves")

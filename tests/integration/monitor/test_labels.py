@@ -47,7 +47,7 @@ class ImageReader:
         pages, _ = await self._rig.image.read_pages([1])
         metadata = await self._rig.image.metadata_pages([1])
         labels = metadata[0].labels if metadata else {}
-        rows = pages.columns(self.channels)
+        rows = pages.columns_of_channels(self.channels)
         told = np.flatnonzero((rows.state == State.CONNECTED) & (rows.kind == Kind.ENUM))
         for i in told.tolist():
             texts = labels.get(int(self.channels[i]) & PAGE_MASK, ())

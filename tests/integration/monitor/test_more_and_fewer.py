@@ -86,7 +86,7 @@ class Tally:
 
 async def shares(rig: MonitorRig) -> list[int]:
     """How many shards each monitor that lives has, by its own signs of life."""
-    beats = await rig.image.heartbeats(rig.shards)
+    beats = await rig.image.read_heartbeats(rig.shards)
     owners = [int(beat.owner.rpartition(":")[2]) for beat in beats if beat is not None]
     living = [monitor for monitor in rig.monitors if monitor.process.poll() is None]
     return sorted(owners.count(monitor.pid) for monitor in living)

@@ -67,7 +67,7 @@ async def test_metadata_reach_the_directory(rig, ioc):
 async def test_heartbeats_count(rig, ioc, channel_access):
     rig.start_monitor(CHANNEL_ACCESS=channel_access)
     await rig.wait_settled()
-    (beat,) = await rig.image.heartbeats(1)
+    (beat,) = await rig.image.read_heartbeats(1)
     assert (beat.channels, beat.connected, beat.never_connected) == (11, 10, 1)
     assert beat.in_alarm >= 1
     assert beat.shard_count == 1
@@ -85,7 +85,7 @@ async def test_a_protocol_that_is_not_spoken_is_unsupported(rig, ioc):
     await rig.wait_settled()
     columns = await rig.read([1000, 1001])
     assert columns.state.tolist() == [State.UNSUPPORTED, State.NEVER_CONNECTED]
-    (beat,) = await rig.image.heartbeats(1)
+    (beat,) = await rig.image.read_heartbeats(1)
     assert (beat.unsupported, beat.never_connected, beat.disconnected) == (
         1,
         2,

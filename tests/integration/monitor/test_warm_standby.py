@@ -56,12 +56,12 @@ class Site:
 
     async def owners(self) -> dict[int, int]:
         """Process that owns each shard, by its heartbeat; 0: nobody."""
-        beats = await self.rig.image.heartbeats(self.rig.shards)
+        beats = await self.rig.image.read_heartbeats(self.rig.shards)
         return {n: int(b.owner.rpartition(":")[2]) if b else 0 for n, b in enumerate(beats)}
 
     async def epochs(self) -> list[int]:
         """Of each shard, by its heartbeat."""
-        return [b.epoch if b else 0 for b in await self.rig.image.heartbeats(self.rig.shards)]
+        return [b.epoch if b else 0 for b in await self.rig.image.read_heartbeats(self.rig.shards)]
 
     def first_columns(self, shard: int, after: int):
         """All that the first owner after an epoch said at once: one tick may be several batches."""
@@ -87,7 +87,9 @@ async def site(tmp_path, database_url: str, ioc, request):
             if c in LIVING
         )
         made = Site(rig)
-        await rig.bus.subscribe(rig.bus.subject("instances", "monitor"), made.on_report)
+        await rig.bus.subscribe_handler(
+            rig.bus.full_subject("instances", "monitor"), made.on_report
+        )
         yield made
         for monitor in rig.monitors:
             print(monitor.log.read_text())

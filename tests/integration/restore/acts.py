@@ -31,7 +31,7 @@ async def world_of(
         for i, (name, readback) in enumerate(readbacks.items())
     ]
     namespace = f"t{uuid.uuid4().hex[:12]}"
-    async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
+    async with open_table("aioca") as table, Image.open_image(parts[2].url, namespace) as image:
         found = RestoreWorld(rows, table, image)
         found.namespace = namespace
         await found.connect()
@@ -61,13 +61,13 @@ def set_policies(world: RestoreWorld, **policies: dict[str, Any]) -> None:
 async def write(world: RestoreWorld, values: dict[str, float]) -> None:
     slots = np.array([world.slots[world.names.index(name)] for name in values], np.int64)
     columns = Columns.from_values(slots, list(values.values()), [None] * len(values))
-    codes = await world.table.write(slots, columns, 60, completion=False)
+    codes = await world.table.write_values(slots, columns, 60, completion=False)
     assert (codes == 1).all()
 
 
 async def read(world: RestoreWorld, names: list[str]) -> dict[str, float]:
     slots = np.array([world.slots[world.names.index(name)] for name in names], np.int64)
-    found = await world.table.read(slots, 60)
+    found = await world.table.read_values(slots, 60)
     return {name: float(found.values.value(i)) for i, name in enumerate(names)}
 
 

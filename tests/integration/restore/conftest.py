@@ -24,8 +24,8 @@ from drey_restore.settings import RestoreSettings
 from drey_runtime.app import App
 from drey_runtime.auth import TokenVerifier, make_keys
 from drey_runtime.image import Image
-from drey_runtime.migrate import apply
-from drey_runtime.server import serve
+from drey_runtime.migrate import apply_migrations
+from drey_runtime.server import serve_grpc
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import return_port, take_port, use_loopback
 from drey_testing.restore_world import DirectoryStandIn, RestoreSite, RestoreWorld, SnapshotStandIn
@@ -50,7 +50,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, 
         connection = await asyncpg.connect(found[0].url)
         await connection.execute("CREATE DATABASE drey_template")
         await connection.close()
-        await apply(database(found[0].url, "drey_template"), ["drey_runtime", "drey_restore"])
+        await apply_migrations(
+            database(found[0].url, "drey_template"), ["drey_runtime", "drey_restore"]
+        )
 
     async def end() -> None:
         await asyncio.gather(*(p.stop() for p in found))
@@ -117,7 +119,7 @@ async def world(
     parts: tuple[Postgres, Nats, Valkey], machine: Machine, shards: int
 ) -> AsyncIterator[RestoreWorld]:
     namespace = f"t{uuid.uuid4().hex[:12]}"
-    async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
+    async with open_table("aioca") as table, Image.open_image(parts[2].url, namespace) as image:
         world = RestoreWorld(list(machine.catalog_rows()), table, image, shards)
         world.namespace = namespace
         await world.connect()
@@ -201,7 +203,7 @@ async def start_site(
     ]
     verifier = TokenVerifier.from_file(keys / "trusted.json", "snapshot")
     port, _ = await stack.enter_async_context(
-        serve(base, "127.0.0.1:0", "TEST", verifier, services)
+        serve_grpc(base, "127.0.0.1:0", "TEST", verifier, services)
     )
     settings = RestoreSettings.model_validate(
         {

@@ -29,7 +29,7 @@ async def refusal(awaitable: Any) -> tuple[str, dict[str, str]]:
 
 async def one_disturbed(site: RestoreSite, seed: int) -> restore_pb2.Plan:
     snapshot_id = await site.world.take()
-    await site.machine.disturb(1, seed=seed)
+    await site.machine.disturb_values(1, seed=seed)
     await site.world.publish()
     return await site.plan(snapshot_id)
 
@@ -142,7 +142,7 @@ async def test_only_plans_that_write_what_is_chosen_need_approval(
     site: RestoreSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(2, seed=66)
+    moved = await site.machine.disturb_values(2, seed=66)
     await site.world.publish()
     rows = {row.setpoint: site.world.number(row) for row in site.world.rows}
     resolve = site.world.resolve

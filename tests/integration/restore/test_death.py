@@ -18,7 +18,7 @@ from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
 from drey.restore.v1 import restore_service_pb2_grpc as rpc
 from drey_restore.settings import RestoreSettings
-from drey_runtime.settings import variables
+from drey_runtime.settings import environment_variables
 from drey_stack import free_port
 from drey_testing.restore_world import RestoreSite
 from drey_testing.signing import signed_as_gateway
@@ -34,7 +34,7 @@ def environment(site: RestoreSite, port: int) -> dict[str, str]:
     values["listen"] = f"127.0.0.1:{port}"
     for secret in ("postgres_url", "redis_url"):
         values[secret] = values[secret].get_secret_value()
-    names = variables(RestoreSettings)
+    names = environment_variables(RestoreSettings)
     own = {
         names[k]: str(v).lower() if isinstance(v, bool) else str(v)
         for k, v in values.items()
@@ -72,7 +72,7 @@ async def test_killed_in_the_middle_it_is_interrupted_and_sends_nothing_again(
 ) -> None:
     site, log = dead_site, tmp_path / "restore.log"
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(150, seed=21)
+    moved = await site.machine.disturb_values(150, seed=21)
     await site.world.publish()
     process = await start(site, log)
     try:
@@ -184,7 +184,7 @@ async def test_stopped_between_the_intent_and_the_write_it_sends_nothing_after_i
     """Another process ends the restore meanwhile; the one that wakes up knows by its own clock."""
     site, log = dead_site, tmp_path / "restore.log"
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(20, seed=22)
+    moved = await site.machine.disturb_values(20, seed=22)
     here = await site.machine.read_channels(moved)
     direct = site.settings
     async with Relay(site.url) as relay:

@@ -74,7 +74,7 @@ async def write(site: RestoreSite, names: Sequence[str], value: float) -> None:
     """By the test's own circuit, without waiting for completion."""
     slots = np.array([site.world.slots[site.world.names.index(n)] for n in names], np.int64)
     columns = Columns.from_values(slots, [value] * len(names), [None] * len(names))
-    codes = await site.world.table.write(slots, columns, 60, completion=False)
+    codes = await site.world.table.write_values(slots, columns, 60, completion=False)
     assert (codes == 1).all()
     while set((await values(site, names)).values()) != {value}:
         await asyncio.sleep(0.05)
@@ -87,18 +87,18 @@ async def values(site: RestoreSite, names: Sequence[str]) -> dict[str, float]:
 @asynccontextmanager
 async def watched(site: RestoreSite, name: str) -> AsyncIterator[int]:
     """A channel beside those of the world."""
-    slots = await site.world.table.add([name])
+    slots = await site.world.table.add_channels([name])
     assert (await site.world.table.wait_connected(slots, 60)).all()
     try:
         yield int(slots[0])
     finally:
-        await site.world.table.remove(slots)
+        await site.world.table.remove_slots(slots)
 
 
 async def until_done(site: RestoreSite) -> None:
     """The slow record has finished all that it began."""
     async with watched(site, "T:SLOW.PACT") as slot, asyncio.timeout(120):
-        while (await site.world.table.read(np.array([slot]), 60)).values.data[0]:
+        while (await site.world.table.read_values(np.array([slot]), 60)).values.data[0]:
             await asyncio.sleep(0.1)
 
 

@@ -19,7 +19,7 @@ from drey_testing.restore_world import RestoreSite
 )
 async def test_who_has_lost_the_job_announces_nothing(site: RestoreSite, change: str) -> None:
     snapshot_id = await site.world.take()
-    await site.machine.disturb(2, seed=51)
+    await site.machine.disturb_values(2, seed=51)
     restore = await site.execute(await site.plan(snapshot_id))
     await site.ended(restore.id)
     connection = await asyncpg.connect(site.url)

@@ -49,7 +49,7 @@ async def replace_items(site: RestoreSite, plan_id: str) -> None:
         packed = await conn.fetchval(
             "SELECT items FROM restore.plan_data WHERE plan_id = $1", plan_id
         )
-        items = PlanItems.decode(blob.decompress(packed))
+        items = PlanItems.decode_items(blob.decompress_blob(packed))
         data = items.target.data.copy()
         data[items.skip == Skip.NONE] = np.float64(77.0).view(np.uint64)
         object.__setattr__(items.target, "data", data)
@@ -57,14 +57,14 @@ async def replace_items(site: RestoreSite, plan_id: str) -> None:
         await conn.execute(
             "UPDATE restore.plan_data SET items = $2 WHERE plan_id = $1",
             plan_id,
-            blob.compress(items.encode()),
+            blob.compress_blob(items.encode_items()),
         )
         await conn.execute("ALTER TABLE restore.plan_data ENABLE TRIGGER USER")
 
 
 async def test_nothing_of_a_plan_or_a_journal_is_changed_or_deleted(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
-    await site.machine.disturb(3, seed=41)
+    await site.machine.disturb_values(3, seed=41)
     plan = await site.plan(snapshot_id)
     restore = await site.execute(plan)
     await site.ended(restore.id)
@@ -95,27 +95,27 @@ async def test_nothing_of_a_plan_or_a_journal_is_changed_or_deleted(site: Restor
 async def test_a_plan_of_the_recipe_before_is_read_and_not_executed(site: RestoreSite) -> None:
     """Its digest is over the stored bytes; nobody else can compute it."""
     snapshot_id = await site.world.take()
-    await site.machine.disturb(3, seed=44)
+    await site.machine.disturb_values(3, seed=44)
     plan = await site.plan(snapshot_id)
     items = await site.plan_items(plan.id)
     async with connected(site) as conn:
         packed = await conn.fetchval(
             "SELECT items FROM restore.plan_data WHERE plan_id = $1", plan.id
         )
-        sections = blob.decode(blob.decompress(packed))
+        sections = blob.decode_sections(blob.decompress_blob(packed))
         first = {
             name: section
             for name, section in sections.items()
             if name not in ("policies", "policy_of", "stored_label_of")
             and not name.startswith("stored.")
         }
-        raw = blob.encode(first | {"completion": np.full(len(items), 2, np.uint8)})
+        raw = blob.encode_sections(first | {"completion": np.full(len(items), 2, np.uint8)})
         digest = hashlib.blake2b(raw, digest_size=32).hexdigest()
         for table in ("plan", "plan_data"):
             await conn.execute(f"ALTER TABLE restore.{table} DISABLE TRIGGER USER")
         await conn.execute(
             "UPDATE restore.plan_data SET items = $2 WHERE plan_id = $1",
-            *(plan.id, blob.compress(raw)),
+            *(plan.id, blob.compress_blob(raw)),
         )
         await conn.execute(
             "UPDATE restore.plan SET recipe = 1, spec = '', digest = $2 WHERE id = $1",
@@ -136,7 +136,7 @@ async def test_a_plan_of_the_recipe_before_is_read_and_not_executed(site: Restor
 
 async def test_items_that_were_replaced_are_not_begun_nor_shown(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(3, seed=42)
+    moved = await site.machine.disturb_values(3, seed=42)
     here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     await replace_items(site, plan.id)
@@ -152,7 +152,7 @@ async def test_items_that_were_replaced_after_it_was_asked_for_are_not_written(
 ) -> None:
     """They are looked at when the restore begins, and it ends with what its journal says."""
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(3, seed=43)
+    moved = await site.machine.disturb_values(3, seed=43)
     here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     async with connected(site) as conn, conn.transaction():

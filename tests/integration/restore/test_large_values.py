@@ -42,7 +42,7 @@ async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIter
         for i, (kind, name) in enumerate([("wave", "L:WAVE"), ("magnet", "L:SMALL")])
     ]
     namespace = f"t{uuid.uuid4().hex[:12]}"
-    async with open_table("native") as table, Image.open(parts[2].url, namespace) as image:
+    async with open_table("native") as table, Image.open_image(parts[2].url, namespace) as image:
         found = RestoreWorld(rows, table, image)
         found.namespace = namespace
         await found.connect()
@@ -57,7 +57,7 @@ async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIter
 
 async def write(world: RestoreWorld, wave: Any) -> None:
     slots = world.slots[:1]
-    codes = await world.table.write(slots, Columns.from_values(slots, [wave], [None]), 60)
+    codes = await world.table.write_values(slots, Columns.from_values(slots, [wave], [None]), 60)
     assert (codes == 1).all()
 
 
@@ -84,5 +84,5 @@ async def test_a_waveform_of_ten_megabytes_is_put_back(site: RestoreSite) -> Non
     assert max(message.ByteSize() for message in results) < MESSAGE
     seen = {i.name: i for i in whole_rows(i for message in results for i in message.items)}
     assert np.array_equal(seen["L:WAVE"].seen.float64_array.elements, WAVE)
-    found = await world.table.read(world.slots[:1], 60)
+    found = await world.table.read_values(world.slots[:1], 60)
     assert np.array_equal(found.values.value(0), WAVE)

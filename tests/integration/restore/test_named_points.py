@@ -116,7 +116,7 @@ async def test_killed_at_a_point_it_sends_nothing_again(
 ) -> None:
     site, log, point = dead_site, tmp_path / "restore.log", POINTS[name]
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(PVS, seed=31)
+    moved = await site.machine.disturb_values(PVS, seed=31)
     await site.world.publish()
     here = {pv: found["value"] for pv, found in (await site.machine.read_channels(moved)).items()}
     async with Relay(site.url) as relay:

@@ -52,7 +52,7 @@ async def job_of(database: asyncpg.Connection, restore: restore_pb2.Restore) -> 
 
 async def test_all_verified_has_succeeded(site: RestoreSite, database: asyncpg.Connection) -> None:
     snapshot_id = await site.world.take()
-    await site.machine.disturb(3, seed=31)
+    await site.machine.disturb_values(3, seed=31)
     ended = await site.ended((await site.execute(await site.plan(snapshot_id))).id)
     assert ended.state == restore_pb2.RESTORE_STATE_COMPLETED
     assert await job_of(database, ended) == ("succeeded", "UNSPECIFIED")
@@ -77,7 +77,7 @@ async def test_what_was_not_sent_in_time_is_interrupted_in_both(
     site: RestoreSite, database: asyncpg.Connection
 ) -> None:
     snapshot_id = await site.world.take()
-    await site.machine.disturb(3, seed=32)
+    await site.machine.disturb_values(3, seed=32)
     plan = await site.plan(snapshot_id)
     ended = await site.ended((await site.execute(plan, write_timeout={"nanos": 1})).id)
     assert ended.state == restore_pb2.RESTORE_STATE_INTERRUPTED
@@ -88,7 +88,7 @@ async def test_what_waited_too_long_has_failed_in_both(
     site: RestoreSite, database: asyncpg.Connection
 ) -> None:
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(3, seed=33)
+    moved = await site.machine.disturb_values(3, seed=33)
     here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     ended = await site.ended((await site.execute(plan, start_deadline={"nanos": 1})).id)
@@ -113,7 +113,7 @@ async def test_aborted_before_a_worker_began_it_ends_at_once(
     site: RestoreSite, database: asyncpg.Connection
 ) -> None:
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(3, seed=34)
+    moved = await site.machine.disturb_values(3, seed=34)
     here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     await set_on_insert(database, "kind := 'one that no worker takes'")
@@ -130,7 +130,7 @@ async def test_a_job_cancelled_in_the_queue_is_ended_by_the_restore(
     site: RestoreSite, database: asyncpg.Connection
 ) -> None:
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(3, seed=35)
+    moved = await site.machine.disturb_values(3, seed=35)
     here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     await set_on_insert(database, "cancel_requested := true")

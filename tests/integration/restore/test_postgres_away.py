@@ -13,7 +13,7 @@ import pytest
 
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.restore_world import RestoreSite
 
@@ -34,7 +34,9 @@ async def parts(tmp_path: Path) -> AsyncIterator[tuple[Postgres, Nats, Valkey]]:
     connection = await asyncpg.connect(found[0].url)
     await connection.execute("CREATE DATABASE drey_template")
     await connection.close()
-    await apply(database(found[0].url, "drey_template"), ["drey_runtime", "drey_restore"])
+    await apply_migrations(
+        database(found[0].url, "drey_template"), ["drey_runtime", "drey_restore"]
+    )
     yield found
     await asyncio.gather(*(p.stop() for p in found))
 
@@ -82,7 +84,7 @@ async def test_killed_while_writing_the_restore_is_interrupted_and_sends_nothing
     site: RestoreSite, parts: tuple[Postgres, Nats, Valkey], longer_than_lease: bool
 ) -> None:
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(150, seed=31 + longer_than_lease)
+    moved = await site.machine.disturb_values(150, seed=31 + longer_than_lease)
     await site.world.publish()
     plan = await site.plan(snapshot_id)
     restore = await site.execute(plan)

@@ -57,15 +57,15 @@ async def seen_values(name: str) -> AsyncIterator[list[float]]:
     """Every value of a channel that its IOC tells a subscriber."""
     seen: list[float] = []
     async with open_table("native") as table:
-        slots = await table.add([name])
+        slots = await table.add_channels([name])
         assert (await table.wait_connected(slots, 60)).all()
-        await table.subscribe(slots)
+        await table.subscribe_slots(slots)
 
         async def follow() -> None:
             while True:
                 await table.wait_dirty()
                 table.drain_info()
-                found = table.drain()
+                found = table.drain_updates()
                 seen.extend(float(found.value(i)) for i in range(len(found)) if found.kind[i])
 
         task = asyncio.create_task(follow())

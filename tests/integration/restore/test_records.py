@@ -56,7 +56,7 @@ async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIter
         for i, name in enumerate([PLAIN, LOCKED, DISABLED, TURNED, ALIAS, MODE])
     ]
     namespace = f"t{uuid.uuid4().hex[:12]}"
-    async with open_table("aioca") as table, Image.open(parts[2].url, namespace) as image:
+    async with open_table("aioca") as table, Image.open_image(parts[2].url, namespace) as image:
         found = RestoreWorld(rows, table, image)
         found.namespace = namespace
         await found.connect()
@@ -71,15 +71,15 @@ async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIter
 async def put(world: RestoreWorld, **values: Any) -> None:
     """Write numbers and texts to fields: `LOCKED__DISP=1`, `PLAIN=2`."""
     names = [f"R:{name.replace('__', '.')}" for name in values]
-    slots = await world.table.add(names)
+    slots = await world.table.add_channels(names)
     try:
         assert (await world.table.wait_connected(slots, 20)).all()
         kinds = [Kind.STRING if isinstance(v, bytes) else Kind.FLOAT64 for v in values.values()]
         columns = Columns.from_values(slots, list(values.values()), kinds)
-        codes = await world.table.write(slots, columns, 20)
+        codes = await world.table.write_values(slots, columns, 20)
         assert (codes == 1).all(), (names, codes)
     finally:
-        await world.table.remove(slots)
+        await world.table.remove_slots(slots)
 
 
 def reasons(items: dict[str, restore_pb2.PlanItem]) -> dict[str, str]:
@@ -187,5 +187,5 @@ async def test_labels_are_those_that_the_ioc_has_now_whatever_the_image_says(
     assert "accept" not in ended.error.message
     ended = await site.ended((await site.execute(plan)).id)
     assert ended.state == restore_pb2.RESTORE_STATE_COMPLETED, ended
-    found = await world.table.read(world.slots[np.array([5])], 20)
+    found = await world.table.read_values(world.slots[np.array([5])], 20)
     assert int(found.values.data[0]) == 3

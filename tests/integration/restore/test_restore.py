@@ -39,7 +39,7 @@ async def refused(awaitable: object) -> str:
 @pytest.mark.parametrize("shards", [1, 3])
 async def test_disturbed_magnets_are_put_back_and_verified(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(40, seed=3)
+    moved = await site.machine.disturb_values(40, seed=3)
     await site.world.publish()
     plan = await site.plan(snapshot_id)
     assert plan.writes == 40
@@ -144,10 +144,10 @@ async def test_clipped_refused_and_dead_are_told_apart(site: RestoreSite) -> Non
 
 async def test_a_machine_that_moved_is_not_written_to(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(5, seed=5)
+    moved = await site.machine.disturb_values(5, seed=5)
     await site.world.publish()
     plan = await site.plan(snapshot_id)
-    await site.machine.disturb(5, seed=5)
+    await site.machine.disturb_values(5, seed=5)
     here = await site.machine.read_channels(moved)
     ended = await site.ended((await site.execute(plan)).id)
     assert ended.state == restore_pb2.RESTORE_STATE_FAILED
@@ -163,7 +163,7 @@ async def test_a_machine_that_moved_is_not_written_to(site: RestoreSite) -> None
 
 async def test_a_plan_is_executed_once(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
-    await site.machine.disturb(3, seed=7)
+    await site.machine.disturb_values(3, seed=7)
     await site.world.publish()
     same = str(uuid.uuid4())
     plan = await site.plan(snapshot_id, request_id=same)
@@ -190,7 +190,7 @@ async def test_empty_expired_and_unknown_are_refused(site: RestoreSite) -> None:
     empty = await site.plan(snapshot_id)
     assert empty.writes == 0
     assert await refused(site.execute(empty)) == "PLAN_EMPTY"
-    await site.machine.disturb(1, seed=8)
+    await site.machine.disturb_values(1, seed=8)
     await site.world.publish()
     state = state_pb2.StateRef(snapshot_id=snapshot_id)
     short = pb.CreatePlanRequest(spec=restore_pb2.PlanSpec(state=state))
@@ -226,7 +226,7 @@ async def test_what_is_not_built_is_refused_with_its_path(
 async def test_a_plan_reads_by_itself_and_believes_no_monitor(site: RestoreSite) -> None:
     """A change within a record's dead band is in no image; nor is any where the monitor is dead."""
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(3, seed=9)
+    moved = await site.machine.disturb_values(3, seed=9)
     items = await site.plan_items((await site.plan(snapshot_id)).id, writes_only=True)
     assert sorted(items) == sorted(moved)
     origins = {item.current.origin for item in items.values()}
@@ -242,7 +242,7 @@ async def test_a_plan_reads_by_itself_and_believes_no_monitor(site: RestoreSite)
 async def test_a_policy_that_cannot_be_followed_leaves_the_pv_out(site: RestoreSite) -> None:
     world = site.world
     snapshot_id = await world.take()
-    moved = await site.machine.disturb(4, seed=10)
+    moved = await site.machine.disturb_values(4, seed=10)
     rows = {row.setpoint: world.number(row) for row in world.rows}
     ramped, staged, default, quiet = moved
     world.policies = {
@@ -273,7 +273,7 @@ async def test_plans_of_others_keep_no_restore_waiting(site: RestoreSite) -> Non
     """Forty plans stand still in the middle; a restore does not need what they wait for."""
     world = site.world
     snapshot_id = await world.take()
-    await site.machine.disturb(30, seed=13)
+    await site.machine.disturb_values(30, seed=13)
     plan = await site.plan(snapshot_id)
     world.gate.clear()
     others = [asyncio.create_task(site.plan(snapshot_id)) for _ in range(40)]
@@ -319,18 +319,18 @@ async def test_a_breaker_that_is_held_open_is_named(site: RestoreSite) -> None:
     """Its IOC lives: that a PV is not connected would not be the whole truth."""
     world = site.world
     snapshot_id = await world.take()
-    moved = await site.machine.disturb(1, seed=16)
+    moved = await site.machine.disturb_values(1, seed=16)
     ramped = world.number(next(row for row in world.rows if row.setpoint == moved[0]))
     # ramped, so that there is a middle
     world.policies = {ramped: catalog_pb2.RestorePolicy(ramp_rate=0.006)}
     selector = selector_pb2.Selector(names=moved)
     slot = world.slots[[world.names.index(moved[0])]]
-    begin = (await world.table.read(slot, 60)).values.value(0)
+    begin = (await world.table.read_values(slot, 60)).values.value(0)
     restore = await site.execute(await site.plan(snapshot_id, selector=selector))
     async with asyncio.timeout(60):
-        while (await world.table.read(slot, 60)).values.value(0) == begin:
+        while (await world.table.read_values(slot, 60)).values.value(0) == begin:
             await asyncio.sleep(0.05)
-    connections = world.table.connections()
+    connections = world.table.connection_columns()
     address = connections.servers[connections.server[slot[0]]]
     forced = BreakersForced(changed_ns=1)
     forced.breakers.add(address=address, mode=HELD_OPEN)
@@ -357,7 +357,7 @@ async def test_restores_that_take_long_let_those_of_others_begin(
     monkeypatch.setattr(beginning, "MOST_OPEN", 12)
     world = site.world
     snapshot_id = await world.take()
-    *slow, seventh, quick = await site.machine.disturb(8, seed=15)
+    *slow, seventh, quick = await site.machine.disturb_values(8, seed=15)
     number = {row.setpoint: i for i, row in enumerate(world.rows, 1)}
     ramp = catalog_pb2.RestorePolicy(ramp_rate=0.006)
     world.policies = {number[name]: ramp for name in sorted(slow, key=number.__getitem__)}
@@ -383,7 +383,7 @@ async def test_restores_that_take_long_let_those_of_others_begin(
 
 async def test_what_was_not_sent_in_time_is_an_end_that_says_so(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(100, seed=14)
+    moved = await site.machine.disturb_values(100, seed=14)
     here = await site.machine.read_channels(moved)
     plan = await site.plan(snapshot_id)
     ended = await site.ended((await site.execute(plan, write_timeout={"nanos": 1})).id)
@@ -400,7 +400,7 @@ async def test_what_was_not_sent_in_time_is_an_end_that_says_so(site: RestoreSit
 
 async def test_lists_are_filtered(site: RestoreSite) -> None:
     first, second = await site.world.take(), await site.world.take()
-    await site.machine.disturb(2, seed=62)
+    await site.machine.disturb_values(2, seed=62)
     await site.world.publish()
     plans = [await site.plan(snapshot_id) for snapshot_id in (first, second, second)]
     restore = await site.ended((await site.execute(plans[2])).id)
@@ -436,7 +436,7 @@ async def test_a_plan_shows_what_it_was_made_of_and_its_digest_can_be_computed(
     site: RestoreSite,
 ) -> None:
     snapshot_id = await site.world.take()
-    await site.machine.disturb(20, seed=63)
+    await site.machine.disturb_values(20, seed=63)
     plan = await site.plan(snapshot_id, comment="back", exact=True)
     assert plan.spec.state.snapshot_id == plan.snapshot_id == snapshot_id
     assert (plan.spec.comment, plan.spec.exact, plan.digest_recipe) == ("back", True, 3)
@@ -450,7 +450,7 @@ async def test_a_plan_shows_what_it_was_made_of_and_its_digest_can_be_computed(
 async def test_a_plan_is_made_of_what_is_golden_when_it_is_made(site: RestoreSite) -> None:
     world = site.world
     first = await world.take()
-    moved = await site.machine.disturb(4, seed=64)
+    moved = await site.machine.disturb_values(4, seed=64)
     second = await world.take()
     world.golden = {("", "beam"): second, ("", ""): first}
 
@@ -471,7 +471,7 @@ async def test_a_plan_is_made_of_what_is_golden_when_it_is_made(site: RestoreSit
 async def test_a_plan_says_what_was_re_addressed_since_its_snapshot(site: RestoreSite) -> None:
     world = site.world
     snapshot_id = await world.take()
-    moved = await site.machine.disturb(2, seed=65)
+    moved = await site.machine.disturb_values(2, seed=65)
     row = next(r for r in world.rows if r.setpoint == moved[0])
     world.stored_addresses[world.number(row)] = ("OLD:SP", row.readback)
     plan = await site.plan(snapshot_id)
@@ -532,7 +532,7 @@ async def test_lists_are_paged_newest_first(site: RestoreSite) -> None:
 @pytest.mark.parametrize("chunk", [2])
 async def test_abort_stops_new_writes_and_every_pv_has_a_verdict(site: RestoreSite) -> None:
     snapshot_id = await site.world.take()
-    moved = await site.machine.disturb(150, seed=11)
+    moved = await site.machine.disturb_values(150, seed=11)
     await site.world.publish()
     plan = await site.plan(snapshot_id)
     restore = await site.execute(plan)
@@ -568,7 +568,7 @@ async def test_channels_that_only_the_image_has_are_left_out(site: RestoreSite) 
     assert dead
     snapshot_id = await world.take()
     numbers = [world.number(row) for row in dead]
-    await site.machine.disturb(3, seed=12)
+    await site.machine.disturb_values(3, seed=12)
     await world.publish(pretend=[2 * n for n in numbers])
     stored = world.snapshots[snapshot_id].setpoint
     for n in numbers:

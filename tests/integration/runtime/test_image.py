@@ -31,7 +31,7 @@ async def valkey(tmp_path: Path) -> AsyncIterator[Valkey]:
 
 @pytest.fixture
 async def image(valkey: Valkey) -> AsyncIterator[Image]:
-    async with Image.open(valkey.url, "test") as found:
+    async with Image.open_image(valkey.url, "test") as found:
         yield found
 
 
@@ -39,12 +39,12 @@ def table() -> PageTable:
     out = PageTable(np.array([1, 3]))
     values = [1.5, -0.0, b"\xff", [1, 2, 3]]
     kinds = [Kind.FLOAT64, Kind.FLOAT64, Kind.STRING, Kind.INT32 | ARRAY]
-    out.apply(Columns.from_values(np.array([256, 257, 800, 801]), values, kinds))
+    out.apply_batch(Columns.from_values(np.array([256, 257, 800, 801]), values, kinds))
     return out
 
 
 async def test_ages_of_slots_come_back_and_none_means_new(image: Image) -> None:
-    pages = table().taken(np.arange(1))
+    pages = table().take_pages(np.arange(1))
     ages = np.arange(PAGE_SLOTS, dtype=np.uint16)[None, :] * 257
     await image.write_pages(0, 1, 70_000, 0, pages, ages)
     _, stamps = await image.read_pages(pages.numbers.tolist())
@@ -55,7 +55,7 @@ async def test_ages_of_slots_come_back_and_none_means_new(image: Image) -> None:
 
 
 async def test_pages_come_back_bit_for_bit_with_their_stamps(image: Image) -> None:
-    pages = table().taken(np.arange(2))
+    pages = table().take_pages(np.arange(2))
     await image.write_pages(0, 7, 9, 11, pages)
     got, stamps = await image.read_pages([1, 2, 3])
     assert stamps.epoch.tolist() == [7, 0, 7]
@@ -65,7 +65,7 @@ async def test_pages_come_back_bit_for_bit_with_their_stamps(image: Image) -> No
 
 
 async def test_an_older_epoch_changes_nothing(image: Image) -> None:
-    pages = table().taken(np.arange(2))
+    pages = table().take_pages(np.arange(2))
     await image.write_pages(0, 8, 1, 0, pages)
     pages.values["data"][:] = 0
     with pytest.raises(EpochSuperseded):
@@ -80,14 +80,14 @@ async def test_an_older_epoch_changes_nothing(image: Image) -> None:
 
 
 async def test_epochs_beyond_what_a_double_holds_are_told_apart(image: Image) -> None:
-    pages = table().taken(np.arange(2))
+    pages = table().take_pages(np.arange(2))
     await image.write_pages(0, 2**60 + 1, 1, 0, pages)
     with pytest.raises(EpochSuperseded):
         await image.write_pages(0, 2**60, 2, 0, pages)
 
 
 async def test_directory_and_heartbeats(image: Image) -> None:
-    catalog, metadata = CatalogPage.empty(1), MetadataPage.empty(1)
+    catalog, metadata = CatalogPage.empty_page(1), MetadataPage.empty_page(1)
     catalog.pv_number[3] = 5
     catalog.names[3] = "A:é"
     metadata.labels[3] = (b"OFF, really", b"\xff")
@@ -104,11 +104,11 @@ async def test_directory_and_heartbeats(image: Image) -> None:
     assert (await image.directory_versions(2)) == [version, None]
     beat = Heartbeat(shard=1, epoch=3, sequence=4)
     await image.write_heartbeat(beat)
-    assert (await image.heartbeats(2)) == [None, beat]
+    assert (await image.read_heartbeats(2)) == [None, beat]
 
 
 async def test_when_redis_is_away_it_says_so_and_recovers(image: Image, valkey: Valkey) -> None:
-    pages = table().taken(np.arange(2))
+    pages = table().take_pages(np.arange(2))
     await image.write_pages(0, 1, 1, 0, pages)
     await valkey.kill()
     async with asyncio.timeout(60):
@@ -150,8 +150,8 @@ async def test_more_at_a_time_than_there_are_connections(
 ) -> None:
     """Each waits for its turn: 128 shards of two monitors once exhausted the pool."""
     monkeypatch.setattr(image_module, "_WAIT_S", 60.0)  # whatever the pace of the machine
-    async with Image.open(valkey.url, "test") as image:
-        await asyncio.gather(*(image.ping() for _ in range(500)))
+    async with Image.open_image(valkey.url, "test") as image:
+        await asyncio.gather(*(image.ping_server() for _ in range(500)))
         assert await image.epoch(0) == 0
 
 
@@ -160,7 +160,7 @@ async def test_a_large_write_is_all_or_nothing(
 ) -> None:
     """Nobody sees a half of it, and one whose owner is deposed in between leaves nothing."""
     numbers = np.arange(1, 4501)
-    pages = PageTable(numbers).taken(np.arange(4500))
+    pages = PageTable(numbers).take_pages(np.arange(4500))
     await image.write_pages(0, 1, 1, 0, pages)
     seen = set()
 
@@ -176,11 +176,11 @@ async def test_a_large_write_is_all_or_nothing(
     await asyncio.gather(looking, return_exceptions=True)
     assert {len(set(stamps)) for stamps in seen} == {1}
 
-    async with Image.open(valkey.url, "test") as other:
+    async with Image.open_image(valkey.url, "test") as other:
         commit = image._commit
 
         async def deposed_before(**arguments: Any) -> object:
-            await other.claim(0, 2)
+            await other.claim_shard(0, 2)
             return await commit(**arguments)
 
         monkeypatch.setattr(image, "_commit", deposed_before)
@@ -194,7 +194,7 @@ async def test_a_large_write_is_all_or_nothing(
 
 
 async def test_what_is_torn_is_not_there(image: Image, valkey: Valkey) -> None:
-    pages = table().taken(np.arange(2))
+    pages = table().take_pages(np.arange(2))
     await image.write_pages(0, 1, 1, 0, pages)
     async with Redis.from_url(valkey.url) as redis:
         whole = await redis.get("test:page:1")
@@ -209,7 +209,7 @@ async def test_what_is_torn_is_not_there(image: Image, valkey: Valkey) -> None:
             await redis.set(f"test:shard:0:{key}", b"\xff\xff")
         await redis.set("test:catalog:1", b"\xff")
         await redis.set("test:metadata:1", b"\xff")
-    assert await image.heartbeats(1) == [None]
+    assert await image.read_heartbeats(1) == [None]
     assert await image.directory_versions(1) == [None]
     assert await image.epoch(0) == 0
     assert await image.catalog_pages([1]) == []
@@ -219,6 +219,6 @@ async def test_what_is_torn_is_not_there(image: Image, valkey: Valkey) -> None:
 
 
 async def test_lost_pages_are_found(image: Image, valkey: Valkey) -> None:
-    await image.write_pages(0, 1, 1, 0, table().taken(np.arange(2)))
+    await image.write_pages(0, 1, 1, 0, table().take_pages(np.arange(2)))
     assert await image.lost_pages([1, 2, 3]) == ([2], [1, 2, 3])
     assert await image.lost_pages([]) == ([], [])

@@ -18,7 +18,7 @@ HOUR = 3600 * 10**9
 
 @pytest.fixture
 async def image(tmp_path: Path) -> AsyncIterator[Image]:
-    async with Valkey(tmp_path / "valkey") as part, Image.open(part.url, "test") as found:
+    async with Valkey(tmp_path / "valkey") as part, Image.open_image(part.url, "test") as found:
         yield found
 
 
@@ -44,11 +44,11 @@ async def test_what_a_reader_finds_is_old_until_it_changes(image: Image, ahead_n
 
 def test_a_reader_that_did_not_look_cannot_tell_when() -> None:
     signs, second = SignsOfLife(), 10**9
-    signs.see(0, "a", 0)
+    signs.see_sign(0, "a", 0)
     assert signs.age_ns(0, 1) is None
-    signs.see(0, "b", second)
+    signs.see_sign(0, "b", second)
     assert signs.age_ns(0, 3 * second) == 2 * second
-    signs.see(0, "c", 100 * second)
+    signs.see_sign(0, "c", 100 * second)
     assert signs.age_ns(0, 100 * second) == 99 * second
-    signs.see(0, "d", 101 * second)
+    signs.see_sign(0, "d", 101 * second)
     assert signs.age_ns(0, 101 * second) == 0

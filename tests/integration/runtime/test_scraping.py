@@ -23,16 +23,18 @@ from drey_testing.certificates import Authority
 
 @contextmanager
 def serving(**settings: Any) -> Iterator[MetricsEndpoint]:
-    endpoint = MetricsEndpoint.open(CommonSettings(metrics_listen="127.0.0.1:0", **settings))
+    endpoint = MetricsEndpoint.open_endpoint(
+        CommonSettings(metrics_listen="127.0.0.1:0", **settings)
+    )
     provider = MeterProvider(metric_readers=[endpoint.reader], shutdown_on_exit=False)
     meter = provider.get_meter("drey")
     meter.create_counter("drey.loop.items", "1", "x").add(3, {"loop": "fold"})
     meter.create_histogram("drey.rpc.duration", "s", "x").record(0.2, {"method": "M"})
-    endpoint.start()
+    endpoint.start_listening()
     try:
         yield endpoint
     finally:
-        endpoint.stop()
+        endpoint.stop_listening()
         provider.shutdown()
 
 
@@ -109,11 +111,11 @@ async def test_clients_that_say_nothing_hold_up_nobody_and_are_few(
 )
 def test_an_address_that_is_not_safe_or_not_there_is_refused(listen: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        MetricsEndpoint.open(CommonSettings(metrics_listen=listen))
+        MetricsEndpoint.open_endpoint(CommonSettings(metrics_listen=listen))
 
 
 def test_an_address_that_is_taken_is_refused_by_name() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"DREY_METRICS_LISTEN=127.0.0.1:{port}"):
-            MetricsEndpoint.open(CommonSettings(metrics_listen=f"127.0.0.1:{port}"))
+            MetricsEndpoint.open_endpoint(CommonSettings(metrics_listen=f"127.0.0.1:{port}"))

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
 from drey_core.errors import NotFound, Unauthenticated
 from drey_runtime.auth import Principal, current_principal
-from drey_runtime.server import channel, serve
+from drey_runtime.server import channel, serve_grpc
 from drey_runtime.settings import CommonSettings
 
 SERVICE = "drey.access.v1.AccessService"
@@ -21,10 +21,10 @@ SERVICE = "drey.access.v1.AccessService"
 class ByName:
     """The role is the token."""
 
-    def renew(self, principal: Principal) -> Principal:
+    def renew_principal(self, principal: Principal) -> Principal:
         return principal
 
-    def authenticate(self, metadata: Mapping[str, str], method: str, peer: str) -> Principal:
+    def authenticate_call(self, metadata: Mapping[str, str], method: str, peer: str) -> Principal:
         token = metadata.get("token", "")
         if not token:
             raise Unauthenticated("no token")
@@ -58,7 +58,7 @@ class Servicer:
 @pytest.fixture
 async def stub() -> AsyncIterator[Any]:
     settings = CommonSettings()
-    async with serve(
+    async with serve_grpc(
         settings, "127.0.0.1:0", "DREY_X_LISTEN", ByName(), [(SERVICE, Servicer())]
     ) as (port, health):
         await health.set(True)
@@ -137,7 +137,7 @@ async def test_work_that_is_cancelled_from_inside_is_told_as_a_defect(stub: Any)
 
 
 async def test_who_waits_is_told_that_the_server_stops() -> None:
-    async with serve(
+    async with serve_grpc(
         CommonSettings(), "127.0.0.1:0", "DREY_X_LISTEN", ByName(), [(SERVICE, Servicer())]
     ) as (port, _):
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
@@ -197,7 +197,7 @@ async def test_a_server_that_shakes_hands_late_is_reached() -> None:
         behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(_copy(reader, behind_writer), _copy(behind_reader, writer))
 
-    async with serve(
+    async with serve_grpc(
         settings, "127.0.0.1:0", "DREY_X_LISTEN", ByName(), [(SERVICE, Servicer())]
     ) as (port, _):
         server = await asyncio.start_server(relay, "127.0.0.1", 0)

@@ -21,7 +21,7 @@ from drey.access.v1 import access_service_pb2_grpc as pb_grpc
 from drey_core.errors import Unavailable
 from drey_runtime.bus import Bus
 from drey_runtime.image import Image
-from drey_runtime.server import channel, serve
+from drey_runtime.server import channel, serve_grpc
 from drey_runtime.settings import CommonSettings
 from drey_stack import Postgres, Valkey
 from drey_stack.nats import nats_program
@@ -53,7 +53,7 @@ async def listening(
     settings: CommonSettings, listen: str = "127.0.0.1:0", *, public: bool = False
 ) -> AsyncIterator[int]:
     services = [(SERVICE, Servicer())]
-    async with serve(settings, listen, "X", ByName(), services, public=public) as (port, _):
+    async with serve_grpc(settings, listen, "X", ByName(), services, public=public) as (port, _):
         yield port
 
 
@@ -122,7 +122,7 @@ async def nats(folder: Path, text: str) -> AsyncIterator[int]:
     port = free_port()
     (folder / "nats.conf").write_text(f'host: "{LOOPBACK}"\nport: {port}\n{text}\n')
     argv = [nats_program(), "-c", str(folder / "nats.conf")]
-    process = Process.spawn(argv, log=folder / "nats.log")
+    process = Process.spawn_process(argv, log=folder / "nats.log")
     try:
         await started(process, port)
         yield port
@@ -159,21 +159,23 @@ async def test_nats_by_tls_certificate_and_nkey(authority: Authority, tmp_path: 
     }
     async with nats(tmp_path, text) as port:
         url = f"tls://{LOOPBACK}:{port}"
-        async with running(Bus.of(CommonSettings(nats_url=url, **whole), "part")) as bus:
+        async with running(
+            Bus.bus_of_service(CommonSettings(nats_url=url, **whole), "part")
+        ) as bus:
             await bus.wait_connected(60)
             got: asyncio.Queue[bytes] = asyncio.Queue()
 
             async def put(message: Any) -> None:
                 await got.put(message.data)
 
-            await bus.subscribe("x", put)
+            await bus.subscribe_handler("x", put)
             await bus.nc.flush()
             await bus.publish("x", b"hello")
             assert await asyncio.wait_for(got.get(), 60) == b"hello"
         for lacking in (("nats_cert", "nats_key"), ("nats_nkey",)):
             some = {name: value for name, value in whole.items() if name not in lacking}
             settings = CommonSettings(nats_url=url, **some)
-            async with running(Bus.of(settings, "part")) as bus:
+            async with running(Bus.bus_of_service(settings, "part")) as bus:
                 with pytest.raises((Unavailable, NatsError)):
                     await bus.wait_connected(0.7)
 
@@ -222,11 +224,11 @@ async def test_redis_by_tls_and_by_unix_socket(authority: Authority, tmp_path: P
             f"rediss://:{valkey.password}@{LOOPBACK}:{port}/0?ssl_ca_certs={authority.certificate}"
         )
         shown = f"&ssl_certfile={part.certificate}&ssl_keyfile={part.key}"
-        async with Image.open(url + shown, "drey") as image:
-            await image.ping()
-        async with Image.open(url, "drey") as image:
+        async with Image.open_image(url + shown, "drey") as image:
+            await image.ping_server()
+        async with Image.open_image(url, "drey") as image:
             with pytest.raises(Unavailable):
-                await image.ping()
+                await image.ping_server()
 
 
 async def test_postgres_by_tls(authority: Authority, tmp_path: Path) -> None:
@@ -259,7 +261,7 @@ async def test_the_kubelet_asks_for_health_without_tls_and_for_nothing_else(
     settings = secured(authority, authority.sign("snapshot"), probe_listen=probes)
     services = [(SERVICE, Servicer())]
     async with (
-        serve(settings, "127.0.0.1:0", "X", ByName(), services) as (_, health),
+        serve_grpc(settings, "127.0.0.1:0", "X", ByName(), services) as (_, health),
         grpc.aio.insecure_channel(probes) as found,
     ):
         stub = health_pb2_grpc.HealthStub(found)

@@ -28,9 +28,9 @@ from drey_core.directory import CatalogPage
 from drey_core.errors import Malformed, Reason, Unavailable
 from drey_runtime.directory_codec import check_catalog, encode_catalog
 from drey_runtime.status import STATUS_METADATA, to_status
-from drey_runtime.upstream import CatalogPagesClient, read_stream, translated
+from drey_runtime.upstream import CatalogPagesClient, read_stream, translate_errors
 
-PAGES = {number: encode_catalog(CatalogPage.empty(number)) for number in (1, 2)}
+PAGES = {number: encode_catalog(CatalogPage.empty_page(number)) for number in (1, 2)}
 
 
 class Directory(DirectoryServiceServicer):
@@ -154,7 +154,7 @@ async def test_the_reason_of_the_other_service_is_kept(tmp_path: Path) -> None:
             await client.fetch_changes(0)
         assert (told.value.reason, told.value.metadata["id"]) == (Reason.NOT_FOUND, "7")
         with pytest.raises(ValueError):
-            async with translated("snapshot"):
+            async with translate_errors("snapshot"):
                 raise ValueError("not of a call")
 
 

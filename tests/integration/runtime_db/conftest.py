@@ -15,7 +15,7 @@ import pytest
 
 from drey_runtime.bus import Bus
 from drey_runtime.database import Database
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_stack import Nats, Postgres
 
 TEMPLATE = "drey_template"
@@ -71,7 +71,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     async def begin() -> None:
         await part.start()
         url = await make_database(part.url, TEMPLATE)
-        await apply(url, ["drey_runtime"])
+        await apply_migrations(url, ["drey_runtime"])
 
     # a part lives on the loop that started it: one for the session, apart from those of the tests
     with asyncio.Runner() as runner:

@@ -149,7 +149,7 @@ class PostgresHost:
     @property
     def valid(self) -> bool:
         """Whether it would publish now."""
-        return not self.dead and self.term is not None and self.term.valid
+        return not self.dead and self.term is not None and self.term.still_valid
 
     async def floor(self) -> int:
         """As the monitor asks for it."""

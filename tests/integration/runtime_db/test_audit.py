@@ -15,7 +15,14 @@ import pytest
 
 from drey_core.errors import Internal
 from drey_runtime import audit
-from drey_runtime.audit import AuditFilter, append, entries, read_head, verify, walk_chain
+from drey_runtime.audit import (
+    AuditFilter,
+    append_entry,
+    read_entries,
+    read_head,
+    verify_chain,
+    walk_chain,
+)
 from drey_runtime.audit_anchor import LOG_MESSAGE, AnchorFile, AuditAnchors
 from drey_runtime.auth import Principal, current_principal, make_keys
 from drey_runtime.database import Database
@@ -24,8 +31,8 @@ from .conftest import until
 
 
 async def act(db: Database, number: int) -> int:
-    async with db.transaction() as conn:
-        return await append(
+    async with db.begin_transaction() as conn:
+        return await append_entry(
             conn,
             actor="ann",
             role="operator",
@@ -40,15 +47,15 @@ async def act(db: Database, number: int) -> int:
 
 
 async def tamper(db: Database, statement: str) -> None:
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         await conn.execute("ALTER TABLE audit.entry DISABLE TRIGGER USER")
         await conn.execute(statement)
         await conn.execute("ALTER TABLE audit.entry ENABLE TRIGGER USER")
 
 
 async def findings(db: Database) -> list[tuple[int, str]]:
-    async with db.acquire() as conn:
-        return [(finding.seq, finding.problem) for finding in await verify(conn)]
+    async with db.acquire_connection() as conn:
+        return [(finding.seq, finding.problem) for finding in await verify_chain(conn)]
 
 
 async def test_parallel_appends_make_one_chain(db: Database) -> None:
@@ -80,8 +87,8 @@ async def test_the_chain_is_walked_beside_the_loop(
 async def test_a_rolled_back_act_leaves_no_gap(db: Database) -> None:
     await act(db, 1)
     with pytest.raises(ZeroDivisionError):
-        async with db.transaction() as conn:
-            await append(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
+        async with db.begin_transaction() as conn:
+            await append_entry(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
             raise ZeroDivisionError
     assert await act(db, 2) == 2
     assert await findings(db) == []
@@ -98,7 +105,7 @@ async def test_a_rolled_back_act_leaves_no_gap(db: Database) -> None:
 async def test_the_database_refuses_changes(db: Database, statement: str) -> None:
     await act(db, 1)
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
-        async with db.acquire() as conn:
+        async with db.acquire_connection() as conn:
             await conn.execute(statement)
 
 
@@ -137,8 +144,8 @@ async def test_an_act_has_the_address_of_who_called_for_it(db: Database) -> None
         await act(db, 2)
     with calling("bob", "192.0.2.2"):  # who asks for what goes on in the name of ann
         await act(db, 3)
-    async with db.acquire() as conn:
-        acts = await entries(conn)
+    async with db.acquire_connection() as conn:
+        acts = await read_entries(conn)
     assert [entry.address for entry in reversed(acts)] == ["", "192.0.2.1", ""]
     assert await findings(db) == []
 
@@ -146,7 +153,7 @@ async def test_an_act_has_the_address_of_who_called_for_it(db: Database) -> None
 async def test_rows_from_before_there_were_addresses_are_part_of_the_chain(db: Database) -> None:
     fields = ["00" * 32, 1, 5, "ann", "operator", "pv.update", "pvs/1", "r", None, '{"n":1}']
     digest = hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).digest()
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         await conn.execute(
             "INSERT INTO audit.entry (seq, at_ns, actor, role, action, object, request_id, before,"
             " after, previous_hash, hash)"
@@ -162,8 +169,8 @@ async def test_rows_from_before_there_were_addresses_are_part_of_the_chain(db: D
 async def test_entries_are_read_newest_first(db: Database) -> None:
     for number in range(1, 4):
         await act(db, number)
-    async with db.acquire() as conn:
-        found = await entries(conn, limit=2)
+    async with db.acquire_connection() as conn:
+        found = await read_entries(conn, limit=2)
         assert [entry.seq for entry in found] == [3, 2]
         assert found[0].after == {"n": 3}
         for wanted, expected in (
@@ -173,38 +180,38 @@ async def test_entries_are_read_newest_first(db: Database) -> None:
             (AuditFilter(from_ns=2), [3, 2]),
             (AuditFilter(to_ns=3), [2, 1]),
         ):
-            assert [entry.seq for entry in await entries(conn, wanted)] == expected
-        assert [e.seq for e in await entries(conn, before_seq=2)] == [1]
-        assert [e.seq for e in await entries(conn, AuditFilter(object="pvs/2"))] == [2]
+            assert [entry.seq for entry in await read_entries(conn, wanted)] == expected
+        assert [e.seq for e in await read_entries(conn, before_seq=2)] == [1]
+        assert [e.seq for e in await read_entries(conn, AuditFilter(object="pvs/2"))] == [2]
 
 
 async def test_what_a_newer_version_keeps_beside_is_no_obstacle(db: Database) -> None:
     await act(db, 1)
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         await conn.execute("ALTER TABLE audit.entry ADD COLUMN newer text NOT NULL DEFAULT ''")
     await act(db, 2)
-    async with db.acquire() as conn:
-        assert [entry.seq for entry in await entries(conn)] == [2, 1]
+    async with db.acquire_connection() as conn:
+        assert [entry.seq for entry in await read_entries(conn)] == [2, 1]
     assert await findings(db) == []
 
 
 async def test_it_needs_a_transaction(db: Database) -> None:
     with pytest.raises(Internal):
-        async with db.acquire() as conn:
-            await append(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
+        async with db.acquire_connection() as conn:
+            await append_entry(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
 
 
 @pytest.fixture
 def anchor_file(tmp_path: Path) -> AnchorFile:
     make_keys(tmp_path / "keys", ["gateway", "somebody"])
-    return AnchorFile.open(tmp_path / "anchors", tmp_path / "keys" / "gateway.pem")
+    return AnchorFile.open_file(tmp_path / "anchors", tmp_path / "keys" / "gateway.pem")
 
 
 async def problems(db: Database, anchors: AuditAnchors) -> list[str]:
     """What `VerifyChain` finds."""
     kept, broken = await anchors.load_anchors()
-    async with db.acquire() as conn:
-        found = await verify(conn, [anchor.head for anchor in kept])
+    async with db.acquire_connection() as conn:
+        found = await verify_chain(conn, [anchor.head for anchor in kept])
     return broken + [finding.problem for finding in found]
 
 
@@ -213,11 +220,11 @@ async def test_an_end_that_was_cut_off_shows(
 ) -> None:
     anchors = AuditAnchors(db, anchor_file, 60)
     with caplog.at_level(logging.INFO):
-        await anchors.step()
+        await anchors.write_anchor()
         for number in range(1, 6):
             await act(db, number)
-        await anchors.step()
-        await anchors.step()
+        await anchors.write_anchor()
+        await anchors.write_anchor()
     assert [record.message for record in caplog.records] == [LOG_MESSAGE]
     assert (anchor_file.path.stat().st_mode & 0o777) == 0o600
     assert len((await anchors.load_anchors())[0]) == 1
@@ -230,7 +237,7 @@ async def test_an_end_that_was_cut_off_shows(
         await act(db, number)
     assert await problems(db, anchors) == ["is not the row that was anchored"]
     caplog.clear()
-    await anchors.step()
+    await anchors.write_anchor()
     assert "not the one that was anchored" in caplog.text
     # and a new process, which knows only the file, notices too
     again = AuditAnchors(db, anchor_file, 60)
@@ -245,12 +252,12 @@ async def test_an_anchor_that_we_did_not_set_shows(
     db: Database, anchor_file: AnchorFile, tmp_path: Path
 ) -> None:
     await act(db, 1)
-    other = AnchorFile.open(anchor_file.path, tmp_path / "keys" / "somebody.pem")
-    await AuditAnchors(db, other, 60).step()
+    other = AnchorFile.open_file(anchor_file.path, tmp_path / "keys" / "somebody.pem")
+    await AuditAnchors(db, other, 60).write_anchor()
     with anchor_file.path.open("a") as file:
         file.write('{"sequence": 1}\nno json\n[]\n')
     anchors = AuditAnchors(db, anchor_file, 60)
-    await anchors.step()
+    await anchors.write_anchor()
     assert [problem.split(" of ")[0] for problem in await problems(db, anchors)] == [
         "line 1",
         "line 2",
@@ -265,8 +272,8 @@ async def test_without_a_file_the_log_has_it(
 ) -> None:
     await act(db, 1)
     with caplog.at_level(logging.INFO):
-        await AuditAnchors(db, None, 60).step()
-    async with db.acquire() as conn:
+        await AuditAnchors(db, None, 60).write_anchor()
+    async with db.acquire_connection() as conn:
         head = await read_head(conn)
     assert head is not None
     (record,) = caplog.records
@@ -294,13 +301,13 @@ async def test_a_line_that_was_torn_is_no_anchor_and_no_finding(
     """By a full disk, or a kill in the middle of it: the next one takes its place."""
     await act(db, 1)
     anchors = AuditAnchors(db, anchor_file, 60)
-    await anchors.step()
+    await anchors.write_anchor()
     whole = anchor_file.path.read_bytes()
     for torn in (whole[:1], whole[:-1]):
         anchor_file.path.write_bytes(whole + torn)
         assert await problems(db, anchors) == []
         await act(db, 2)
-        await anchors.step()
+        await anchors.write_anchor()
         kept, broken = await anchors.load_anchors()
         assert (len(kept), broken, kept[-1].head.seq > 1) == (2, [], True)
         assert await problems(db, anchors) == []
@@ -308,7 +315,7 @@ async def test_a_line_that_was_torn_is_no_anchor_and_no_finding(
 
 
 async def test_a_walk_says_how_far_it_looked(db: Database) -> None:
-    async with db.acquire() as conn:
+    async with db.acquire_connection() as conn:
         assert await walk_chain(conn) == ([], None)
         for number in range(1, 4):
             await act(db, number)

@@ -69,7 +69,7 @@ async def hears(speaker: Bus, subject: str, ear: Ear) -> None:
 async def pair(url: str) -> AsyncIterator[tuple[Bus, Bus, Ear]]:
     """A bus that listens, and one that speaks."""
     listener, speaker, ear = Bus(url, "t", "listener"), Bus(url, "t", "speaker"), Ear()
-    await listener.subscribe("t.v1.words", ear.hear)
+    await listener.subscribe_handler("t.v1.words", ear.hear)
     async with running(listener, speaker):
         await listener.wait_connected(60)
         await speaker.wait_connected(60)

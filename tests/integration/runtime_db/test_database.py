@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from drey_core.errors import Reason, Unavailable
-from drey_runtime.database import Connection, Database, guard, open_pool
+from drey_runtime.database import Connection, Database, guard_connection, open_pool
 from drey_runtime.turns import current_holder
 from drey_stack import Postgres, free_port
 
@@ -38,20 +38,23 @@ async def test_nobody_listening_is_unavailable() -> None:
 
 async def test_a_command_over_its_time_is_unavailable(url: str) -> None:
     async with open_pool(url, command_timeout=0.2) as pool:
-        with pytest.raises(Unavailable), guard():
+        with pytest.raises(Unavailable), guard_connection():
             await pool.fetchval("SELECT pg_sleep(5)")
 
 
 async def test_errors_of_ours_pass_untranslated(db: Database) -> None:
     with pytest.raises(asyncpg.UndefinedTableError):
-        async with db.acquire() as connection:
+        async with db.acquire_connection() as connection:
             await connection.fetch("SELECT * FROM nothing_here")
 
 
 async def test_no_free_connection_is_unavailable(url: str) -> None:
-    async with Database(url, max_size=1, connect_timeout=3) as database, database.acquire():
+    async with (
+        Database(url, max_size=1, connect_timeout=3) as database,
+        database.acquire_connection(),
+    ):
         with pytest.raises(Unavailable):
-            async with database.acquire():
+            async with database.acquire_connection():
                 pass
 
 
@@ -61,7 +64,7 @@ async def test_one_key_leaves_connections_to_others(url: str) -> None:
 
     async def hold_connection(number: int) -> None:
         current_holder.set("greedy")
-        async with database.acquire(), database.acquire():
+        async with database.acquire_connection(), database.acquire_connection():
             held.append(number)
             await release.wait()
 
@@ -70,10 +73,10 @@ async def test_one_key_leaves_connections_to_others(url: str) -> None:
         await until(lambda: len(held) == 2)
         for holder in ("modest", ""):
             current_holder.set(holder)
-            async with database.acquire() as connection:
+            async with database.acquire_connection() as connection:
                 assert await connection.fetchval("SELECT 1") == 1
         current_holder.set("greedy")
-        async with database.acquire(for_all=True) as connection:
+        async with database.acquire_connection(for_all=True) as connection:
             assert await connection.fetchval("SELECT 1") == 1
         assert len(held) == 2
         release.set()
@@ -86,7 +89,7 @@ async def test_a_key_that_has_used_up_its_share_is_told_so(url: str) -> None:
     release, held = asyncio.Event(), list[int]()
 
     async def hold_connection(number: int) -> None:
-        async with database.acquire():
+        async with database.acquire_connection():
             held.append(number)
             await release.wait()
 
@@ -104,10 +107,10 @@ async def test_a_key_that_has_used_up_its_share_is_told_so(url: str) -> None:
 async def test_a_use_costs_no_round_trip_beside_its_own_and_leaves_nothing_open(url: str) -> None:
     """What a session did last stands in the server's list."""
     async with Database(url, max_size=1) as database:
-        async with database.acquire() as connection:
+        async with database.acquire_connection() as connection:
             session = await connection.fetchval("SELECT pg_backend_pid()")
             await connection.execute("BEGIN; CREATE TABLE never_committed (n int)")
-        async with database.acquire() as connection:
+        async with database.acquire_connection() as connection:
             found = await connection.fetchval("SELECT to_regclass('never_committed')")
             assert found is None
             assert await connection.fetchval("SELECT 42 AS asked") == 42
@@ -117,17 +120,17 @@ async def test_a_use_costs_no_round_trip_beside_its_own_and_leaves_nothing_open(
 
 
 async def test_a_transaction_that_postgres_undid_over_another_says_so(db: Database) -> None:
-    async with db.acquire() as connection:
+    async with db.acquire_connection() as connection:
         await connection.execute("CREATE TABLE counter (n int); INSERT INTO counter VALUES (0)")
     add_one = "UPDATE counter SET n = n + 1"
     with pytest.raises(Unavailable, match="try again"):
-        async with db.transaction() as late:
+        async with db.begin_transaction() as late:
             await late.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             await late.fetchval("SELECT n FROM counter")
-            async with db.transaction() as early:
+            async with db.begin_transaction() as early:
                 await early.execute(add_one)
             await late.execute(add_one)
-    async with db.acquire() as connection:
+    async with db.acquire_connection() as connection:
         assert await connection.fetchval("SELECT n FROM counter") == 1
 
 
@@ -157,7 +160,7 @@ async def test_the_pool_survives_kill_and_restart(own_postgres: Postgres) -> Non
         await database.wait_ready(60)
         await own_postgres.kill()
         with pytest.raises(Unavailable):
-            async with database.acquire() as connection:
+            async with database.acquire_connection() as connection:
                 await connection.fetchval("SELECT 1")
         await until(lambda: not database.ready)
         await own_postgres.start()

@@ -21,7 +21,7 @@ from drey_core.errors import Unavailable
 from drey_runtime import audit
 from drey_runtime.database import Database, open_pool, server_settings
 from drey_runtime.lease_postgres import PostgresLease
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_runtime.settings import SettingsError
 from drey_stack import Postgres, free_port
 
@@ -33,8 +33,8 @@ def superuser_url(part: Postgres) -> str:
 
 
 async def append(db: Database) -> int:
-    async with db.transaction() as conn:
-        return await audit.append(
+    async with db.begin_transaction() as conn:
+        return await audit.append_entry(
             conn, actor="a", role="", action="x", object="", at_ns=1, events=()
         )
 
@@ -46,7 +46,7 @@ async def test_a_session_that_stops_inside_a_transaction_blocks_nobody_for_ever(
         url, server_settings=server_settings("stopped", idle_in_transaction_s=1)
     )
     await stopped.execute("BEGIN")
-    await audit.append(stopped, actor="a", role="", action="x", object="", at_ns=1, events=())
+    await audit.append_entry(stopped, actor="a", role="", action="x", object="", at_ns=1, events=())
     assert await append(db) == 1
     stopped.terminate()
 
@@ -54,7 +54,7 @@ async def test_a_session_that_stops_inside_a_transaction_blocks_nobody_for_ever(
 async def test_who_waits_for_a_lock_is_told(url: str, db: Database) -> None:
     holder = await asyncpg.connect(url)
     await holder.execute("BEGIN")
-    await audit.append(holder, actor="a", role="", action="x", object="", at_ns=1, events=())
+    await audit.append_entry(holder, actor="a", role="", action="x", object="", at_ns=1, events=())
     with pytest.raises(Unavailable, match="another session holds"):
         await append(db)
     await holder.close()
@@ -68,7 +68,7 @@ async def test_every_connection_has_its_limits(url: str) -> None:
 
 @pytest.mark.parametrize("state", ["53100", "53200", "58030"])
 async def test_a_server_that_is_full_ends_nobody(db: Database, state: str) -> None:
-    async with db.acquire() as conn:
+    async with db.acquire_connection() as conn:
         await conn.execute(
             "CREATE FUNCTION full_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
             f" RAISE EXCEPTION 'no space left' USING ERRCODE = '{state}'; END $$;"
@@ -99,16 +99,16 @@ def small_disk(own_postgres: Postgres) -> Iterator[Path]:
 
 
 async def test_a_disk_that_is_full(own_postgres: Postgres, small_disk: Path) -> None:
-    await apply(own_postgres.url, ["drey_runtime"])
+    await apply_migrations(own_postgres.url, ["drey_runtime"])
     admin = await asyncpg.connect(superuser_url(own_postgres))
     await admin.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
     await admin.execute("ALTER TABLE audit.entry SET TABLESPACE small")
     async with Database(own_postgres.url) as database:
         with pytest.raises(Unavailable, match="disk is full") as caught:
             for number in range(10_000):
-                async with database.transaction() as conn:
+                async with database.begin_transaction() as conn:
                     words = {"words": os.urandom(20_000).hex(), "number": number}
-                    await audit.append(
+                    await audit.append_entry(
                         conn,
                         actor="a",
                         role="",
@@ -121,8 +121,8 @@ async def test_a_disk_that_is_full(own_postgres: Postgres, small_disk: Path) -> 
         assert caught.value.metadata == {"sqlstate": "53100"}
         await admin.execute("ALTER TABLE audit.entry SET TABLESPACE pg_default")
         assert await append(database) > 0
-        async with database.acquire() as conn:
-            assert await audit.verify(conn) == []
+        async with database.acquire_connection() as conn:
+            assert await audit.verify_chain(conn) == []
     await admin.close()
 
 
@@ -133,7 +133,7 @@ async def test_a_password_that_was_changed_and_set_right_again(own_postgres: Pos
     database = Database(own_postgres.url, ping_s=0.05)
     async with database, running(database):
         with pytest.raises(Unavailable, match="password"):
-            async with database.acquire():
+            async with database.acquire_connection():
                 pass
         assert not database.ready
         await admin.execute(f"ALTER ROLE drey_owner PASSWORD '{right}'")
@@ -146,12 +146,12 @@ async def test_it_waits_for_a_connection_of_a_server_that_has_none_left(
 ) -> None:
     admin = await asyncpg.connect(superuser_url(own_postgres))
     async with Database(own_postgres.url, max_size=2) as database, AsyncExitStack() as stack:
-        async with database.acquire():
+        async with database.acquire_connection():
             pass
         await admin.execute("ALTER ROLE drey_owner CONNECTION LIMIT 2")
         first = await asyncpg.connect(own_postgres.url)
-        await stack.enter_async_context(database.acquire())
-        waiting = asyncio.create_task(stack.enter_async_context(database.acquire()))
+        await stack.enter_async_context(database.acquire_connection())
+        waiting = asyncio.create_task(stack.enter_async_context(database.acquire_connection()))
         await asyncio.sleep(0.3)
         assert not waiting.done()
         await first.close()
@@ -160,9 +160,12 @@ async def test_it_waits_for_a_connection_of_a_server_that_has_none_left(
 
 
 async def test_a_pool_without_a_free_connection_says_so(url: str) -> None:
-    async with Database(url, max_size=1, connect_timeout=0.3) as database, database.acquire():
+    async with (
+        Database(url, max_size=1, connect_timeout=0.3) as database,
+        database.acquire_connection(),
+    ):
         with pytest.raises(Unavailable, match=r"all 1 connections .* were in use for 0\.3 s"):
-            async with database.acquire():
+            async with database.acquire_connection():
                 pass
 
 

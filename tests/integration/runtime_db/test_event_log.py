@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from drey_core.errors import Internal
-from drey_runtime.audit import append
+from drey_runtime.audit import append_entry
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.event_log import (
@@ -47,12 +47,12 @@ async def tell(conn: Connection, *names: str, time_ns: int | None = None) -> Non
 
 
 async def tell_at_once(db: Database, *names: str, time_ns: int | None = None) -> None:
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         await tell(conn, *names, time_ns=time_ns)
 
 
 async def read(db: Database, after: Position | None, limit: int = 100) -> EventPage:
-    async with db.acquire() as conn:
+    async with db.acquire_connection() as conn:
         return await read_events(conn, after, limit)
 
 
@@ -67,7 +67,7 @@ def names(page: EventPage) -> list[str]:
 async def test_an_event_goes_with_its_transaction(db: Database) -> None:
     start = await begin(db)
     with pytest.raises(ZeroDivisionError):
-        async with db.transaction() as conn:
+        async with db.begin_transaction() as conn:
             await tell(conn, "undone")
             raise ZeroDivisionError
     await tell_at_once(db, "a", "b")
@@ -75,7 +75,7 @@ async def test_an_event_goes_with_its_transaction(db: Database) -> None:
     assert names(page) == ["a", "b"]
     assert page.events[0].principal == "ann"
     assert page.events[0].change == change_of("a")
-    async with db.acquire() as conn:
+    async with db.acquire_connection() as conn:
         with pytest.raises(Internal):
             await tell(conn, "outside")
 
@@ -84,7 +84,7 @@ async def test_one_that_began_first_and_commits_last_is_not_missed(db: Database)
     """The interleaving that a keyset over a sequence loses."""
     start = await begin(db)
     async with AsyncExitStack() as stack:
-        slow = await stack.enter_async_context(db.acquire())
+        slow = await stack.enter_async_context(db.acquire_connection())
         transaction = slow.transaction()
         await transaction.start()
         await tell(slow, "slow")
@@ -101,7 +101,7 @@ async def test_one_that_began_first_and_commits_last_is_not_missed(db: Database)
 
 async def test_one_that_is_undone_holds_the_others_up_no_longer(db: Database) -> None:
     start = await begin(db)
-    async with db.acquire() as slow:
+    async with db.acquire_connection() as slow:
         transaction = slow.transaction()
         await transaction.start()
         await tell(slow, "undone")
@@ -116,7 +116,7 @@ async def test_many_writers_with_a_reader_lose_and_repeat_nothing(db: Database) 
 
     async def write(writer: int) -> None:
         for number in range(each):
-            async with db.transaction() as conn:
+            async with db.begin_transaction() as conn:
                 await tell(conn, f"{writer}.{number}.0")
                 await asyncio.sleep(0.001 * (writer % 3))  # commits come in another order
                 await tell(conn, f"{writer}.{number}.1")
@@ -150,7 +150,7 @@ async def test_old_events_are_forgotten_and_that_is_known(db: Database) -> None:
     await tell_at_once(db, "old", time_ns=now - 5 * HOUR_NS)
     between = await begin(db)
     await tell_at_once(db, "young", time_ns=now)
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         assert await forget_events(conn, now_ns=now, keep_ns=2 * HOUR_NS) == 1
         assert await forget_events(conn, now_ns=now, keep_ns=2 * HOUR_NS) == 0
     page = await read(db, start)
@@ -158,18 +158,18 @@ async def test_old_events_are_forgotten_and_that_is_known(db: Database) -> None:
     assert page.forgotten >= start.transaction  # who stands there has missed one
     assert page.forgotten < between.transaction
     # an hour is kept, whoever asks
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         assert await forget_events(conn, now_ns=now + 100 * HOUR_NS, keep_ns=0) == 0
 
 
 async def test_an_event_that_is_not_decided_yet_is_not_forgotten(db: Database) -> None:
     start = await begin(db)
-    async with db.acquire() as slow:
+    async with db.acquire_connection() as slow:
         transaction = slow.transaction()
         await transaction.start()
         await tell(slow, "slow", time_ns=1)
         await tell_at_once(db, "fast", time_ns=1)
-        async with db.transaction() as conn:
+        async with db.begin_transaction() as conn:
             assert await forget_events(conn, now_ns=now_ns(), keep_ns=HOUR_NS) == 0
         await transaction.commit()
     assert names(await read(db, start)) == ["slow", "fast"]
@@ -178,7 +178,7 @@ async def test_an_event_that_is_not_decided_yet_is_not_forgotten(db: Database) -
 async def test_events_of_another_timeline_are_not_read(db: Database) -> None:
     """After a restore from a dump numbers of transactions begin elsewhere."""
     start = await begin(db)
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         await conn.execute(
             "INSERT INTO event_log.event (transaction, timeline, at_ns, kind, resource, id)"
             " VALUES (1::bigint << 60, 'another', 1, 'created', 'pv', 'elsewhere')"
@@ -201,7 +201,7 @@ async def test_a_table_or_database_that_was_made_again_has_another_timeline(
     async with Database(other_url) as other:
         assert (await read(other, None)).timeline != before.timeline
     await tell_at_once(db, "kept")
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         await conn.execute(
             "ALTER TABLE event_log.event RENAME TO old;"
             "CREATE TABLE event_log.event (LIKE event_log.old INCLUDING ALL);"
@@ -214,7 +214,7 @@ async def test_a_table_or_database_that_was_made_again_has_another_timeline(
 
 async def test_a_resource_of_a_later_version_is_read(db: Database) -> None:
     start = await begin(db)
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         await conn.execute(
             "INSERT INTO event_log.event (at_ns, kind, resource) VALUES (1, 'created', 'schedule')"
         )
@@ -234,28 +234,28 @@ async def test_a_commit_is_heard(db: Database) -> None:
     )
     async with running(listener):
         await connected.wait()
-        async with db.transaction() as conn:
+        async with db.begin_transaction() as conn:
             await tell(conn, "a", "b")
         await until(lambda: len(heard) == 1)
-        async with db.transaction() as conn:
-            await append(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
+        async with db.begin_transaction() as conn:
+            await append_entry(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
         await until(lambda: len(heard) == 2)
 
 
 async def test_a_job_tells_of_its_states_and_not_of_its_progress(db: Database) -> None:
     store = JobStore(db)
     start = await begin(db)
-    async with db.transaction() as conn:
-        job = await store.create(
+    async with db.begin_transaction() as conn:
+        job = await store.create_job(
             conn, kind="restore", principal="ann", role="restorer", payload=b""
         )
-    claim = await store.claim(job.id, "w1", 5.0, ["restore"])
+    claim = await store.claim_job(job.id, "w1", 5.0, ["restore"])
     assert claim.job is not None
-    running_job = await store.progress(claim.job, 5.0, 1, 2, "writing")
-    async with db.transaction() as conn:
+    running_job = await store.store_progress(claim.job, 5.0, 1, 2, "writing")
+    async with db.begin_transaction() as conn:
         await store.request_cancel(conn, job.id, "enough")
-    await store.finish(running_job, JobState.CANCELLED)
-    async with db.transaction() as conn:
+    await store.finish_job(running_job, JobState.CANCELLED)
+    async with db.begin_transaction() as conn:
         done = await record_job(
             conn, kind="import", principal="bob", role="editor", total=1, result="", begin_ns=1
         )

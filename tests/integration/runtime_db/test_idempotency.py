@@ -6,13 +6,13 @@ import pytest
 
 from drey_core.errors import AlreadyExists, Internal, InvalidArgument, Reason
 from drey_runtime.database import Database
-from drey_runtime.idempotency import forget, once
+from drey_runtime.idempotency import forget_old_answers, run_once
 
 
 async def call(db: Database, request_id: str, request: bytes, done: list[bytes]) -> bytes | None:
     async with (
-        db.transaction() as conn,
-        once(conn, "/drey.Some/Do", "ann", request_id, request) as slot,
+        db.begin_transaction() as conn,
+        run_once(conn, "/drey.Some/Do", "ann", request_id, request) as slot,
     ):
         if slot.seen is None:
             await asyncio.sleep(0.01)
@@ -52,7 +52,10 @@ async def test_no_id_remembers_nothing(db: Database) -> None:
 
 async def test_a_failed_first_call_leaves_the_id_free(db: Database) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with db.transaction() as conn, once(conn, "/drey.Some/Do", "ann", "r1", b"x"):
+        async with (
+            db.begin_transaction() as conn,
+            run_once(conn, "/drey.Some/Do", "ann", "r1", b"x"),
+        ):
             raise ZeroDivisionError
     done: list[bytes] = []
     assert await call(db, "r1", b"other", done) == b"answer 1"
@@ -61,27 +64,30 @@ async def test_a_failed_first_call_leaves_the_id_free(db: Database) -> None:
 async def test_ids_of_others_do_not_meet(db: Database) -> None:
     done: list[bytes] = []
     await call(db, "r1", b"x", done)
-    async with db.transaction() as conn, once(conn, "/drey.Some/Do", "bob", "r1", b"y") as slot:
+    async with (
+        db.begin_transaction() as conn,
+        run_once(conn, "/drey.Some/Do", "bob", "r1", b"y") as slot,
+    ):
         assert slot.seen is None
         slot.response = b"his"
 
 
 async def test_misuse_is_loud(db: Database) -> None:
     with pytest.raises(Internal):
-        async with db.acquire() as conn, once(conn, "m", "p", "r", b""):
+        async with db.acquire_connection() as conn, run_once(conn, "m", "p", "r", b""):
             pass
     with pytest.raises(Internal):
-        async with db.transaction() as conn, once(conn, "m", "p", "r", b""):
+        async with db.begin_transaction() as conn, run_once(conn, "m", "p", "r", b""):
             pass
     with pytest.raises(InvalidArgument):
-        async with db.transaction() as conn, once(conn, "m", "p", "r" * 300, b""):
+        async with db.begin_transaction() as conn, run_once(conn, "m", "p", "r" * 300, b""):
             pass
 
 
 async def test_old_answers_are_forgotten(db: Database) -> None:
-    async with db.transaction() as conn:
-        async with once(conn, "m", "p", "old", b"", at_ns=1) as slot:
+    async with db.begin_transaction() as conn:
+        async with run_once(conn, "m", "p", "old", b"", at_ns=1) as slot:
             slot.response = b""
-        async with once(conn, "m", "p", "new", b"", at_ns=100) as slot:
+        async with run_once(conn, "m", "p", "new", b"", at_ns=100) as slot:
             slot.response = b""
-        assert await forget(conn, now_ns=110, keep_ns=50) == 1
+        assert await forget_old_answers(conn, now_ns=110, keep_ns=50) == 1

@@ -34,8 +34,8 @@ def store(db: Database) -> JobStore:
 
 async def create(db: Database, store: JobStore, **fields: Any) -> Job:
     given = {"kind": "snapshot", "principal": "ann", "role": "operator", "payload": b"p"}
-    async with db.transaction() as conn:
-        return await store.create(conn, **{**given, **fields})
+    async with db.begin_transaction() as conn:
+        return await store.create_job(conn, **{**given, **fields})
 
 
 def worker(store: JobStore, kind: JobKind | Callable[..., Any], **options: Any) -> JobWorker:
@@ -49,13 +49,13 @@ async def noop(context: JobContext) -> str:
 
 
 async def expire(db: Database, job: Job) -> None:
-    async with db.acquire() as conn:
+    async with db.acquire_connection() as conn:
         await conn.execute("UPDATE jobs.job SET lease_until_ns = 1 WHERE id = $1", job.id)
 
 
 async def listening(db: Database) -> list[int]:
     """Sessions that have listened for a while: what was missed before has been looked for."""
-    async with db.acquire() as conn:
+    async with db.acquire_connection() as conn:
         rows = await conn.fetch(
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'drey-jobs'"
             " AND datname = current_database() AND state = 'idle' AND query = 'SELECT 1'"
@@ -75,7 +75,7 @@ async def until_listening(db: Database, sessions: int = 1) -> None:
 
 async def test_of_many_claims_one_wins(db: Database, store: JobStore) -> None:
     job = await create(db, store)
-    claims = await asyncio.gather(*(store.claim(job.id, f"w{n}", 60, KINDS) for n in range(10)))
+    claims = await asyncio.gather(*(store.claim_job(job.id, f"w{n}", 60, KINDS) for n in range(10)))
     verdicts = [claim.verdict for claim in claims]
     assert verdicts.count(ClaimVerdict.RUN) == 1
     assert verdicts.count(ClaimVerdict.BUSY) == 9
@@ -83,8 +83,10 @@ async def test_of_many_claims_one_wins(db: Database, store: JobStore) -> None:
 
 async def test_a_rolled_back_creation_leaves_nothing(db: Database, store: JobStore) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with db.transaction() as conn:
-            job = await store.create(conn, kind="snapshot", principal="a", role="b", payload=b"")
+        async with db.begin_transaction() as conn:
+            job = await store.create_job(
+                conn, kind="snapshot", principal="a", role="b", payload=b""
+            )
             raise ZeroDivisionError
     with pytest.raises(NotFound):
         await store.get_job(job.id)
@@ -94,27 +96,27 @@ async def test_an_expired_lease_is_taken_and_fences_the_former_owner(
     db: Database, store: JobStore
 ) -> None:
     job = await create(db, store)
-    first = (await store.claim(job.id, "w1", 60, KINDS)).job
+    first = (await store.claim_job(job.id, "w1", 60, KINDS)).job
     assert first is not None
     await expire(db, job)
-    second = (await store.claim(job.id, "w1", 60, KINDS)).job
+    second = (await store.claim_job(job.id, "w1", 60, KINDS)).job
     assert second is not None
     assert (second.attempts, second.term) == (2, 2)
     with pytest.raises(JobLost):
-        await store.progress(first, 5, 1, 2, "reading")
+        await store.store_progress(first, 5, 1, 2, "reading")
     with pytest.raises(JobLost):
-        await store.finish(first, JobState.SUCCEEDED)
-    done = await store.finish(second, JobState.SUCCEEDED, result="snapshots/7")
+        await store.finish_job(first, JobState.SUCCEEDED)
+    done = await store.finish_job(second, JobState.SUCCEEDED, result="snapshots/7")
     assert (done.state, done.result, done.error) == (JobState.SUCCEEDED, "snapshots/7", None)
-    assert (await store.finish(second, JobState.SUCCEEDED)).revision == done.revision
+    assert (await store.finish_job(second, JobState.SUCCEEDED)).revision == done.revision
 
 
 async def test_attempts_are_bounded_and_the_end_says_why(db: Database, store: JobStore) -> None:
     job = await create(db, store, max_attempts=2)
     for _ in range(2):
-        assert (await store.claim(job.id, "w", 60, KINDS)).verdict is ClaimVerdict.RUN
+        assert (await store.claim_job(job.id, "w", 60, KINDS)).verdict is ClaimVerdict.RUN
         await expire(db, job)
-    claim = await store.claim(job.id, "w", 60, KINDS)
+    claim = await store.claim_job(job.id, "w", 60, KINDS)
     assert claim.verdict is ClaimVerdict.OVER
     ended = await store.get_job(job.id)
     assert ended.state is JobState.FAILED
@@ -126,7 +128,7 @@ async def test_attempts_are_bounded_and_the_end_says_why(db: Database, store: Jo
 async def test_past_its_start_deadline_it_does_not_fire(db: Database, store: JobStore) -> None:
     job = await create(db, store, start_within_s=0.01)
     await asyncio.sleep(0.02)
-    assert (await store.claim(job.id, "w", 60, KINDS)).verdict is ClaimVerdict.OVER
+    assert (await store.claim_job(job.id, "w", 60, KINDS)).verdict is ClaimVerdict.OVER
     ended = await store.get_job(job.id)
     assert ended.state is JobState.FAILED
     assert ended.error is not None
@@ -137,8 +139,8 @@ async def test_kinds_of_others_and_unknown_ids_are_left_alone(
     db: Database, store: JobStore
 ) -> None:
     job = await create(db, store, kind="import")
-    assert (await store.claim(job.id, "w", 60, KINDS)).verdict is ClaimVerdict.OVER
-    assert (await store.claim(new_id(), "w", 60, KINDS)).verdict is ClaimVerdict.OVER
+    assert (await store.claim_job(job.id, "w", 60, KINDS)).verdict is ClaimVerdict.OVER
+    assert (await store.claim_job(new_id(), "w", 60, KINDS)).verdict is ClaimVerdict.OVER
     assert (await store.get_job(job.id)).state is JobState.QUEUED
 
 
@@ -149,18 +151,18 @@ async def test_lists_are_newest_first_and_paged(db: Database, store: JobStore) -
     second = await store.list_jobs(JobFilter(), limit=4, before=first[-1].id)
     assert [job.id for job in first + second] == ids
     assert len(await store.list_jobs(JobFilter(kind="restore"))) == 3
-    await store.claim(ids[0], "w", 60, KINDS)
+    await store.claim_job(ids[0], "w", 60, KINDS)
     running_jobs = await store.list_jobs(JobFilter(states=[JobState.RUNNING, JobState.FAILED]))
     assert [job.id for job in running_jobs] == ids[:1]
 
 
 async def test_cancel(db: Database, store: JobStore) -> None:
     queued, taken, done = [await create(db, store) for _ in range(3)]
-    await store.claim(taken.id, "w", 60, KINDS)
-    held = (await store.claim(done.id, "w", 60, KINDS)).job
+    await store.claim_job(taken.id, "w", 60, KINDS)
+    held = (await store.claim_job(done.id, "w", 60, KINDS)).job
     assert held is not None
-    await store.finish(held, JobState.SUCCEEDED)
-    async with db.transaction() as conn:
+    await store.finish_job(held, JobState.SUCCEEDED)
+    async with db.begin_transaction() as conn:
         assert (await store.request_cancel(conn, queued.id, "x")).state is JobState.CANCELLED
         assert (await store.request_cancel(conn, queued.id, "x")).state is JobState.CANCELLED
         asked = await store.request_cancel(conn, taken.id, "nul \0 here")
@@ -170,7 +172,7 @@ async def test_cancel(db: Database, store: JobStore) -> None:
         with pytest.raises(NotFound):
             await store.request_cancel(conn, new_id(), "x")
     await expire(db, taken)
-    assert (await store.claim(taken.id, "w2", 60, KINDS)).verdict is ClaimVerdict.OVER
+    assert (await store.claim_job(taken.id, "w2", 60, KINDS)).verdict is ClaimVerdict.OVER
     assert (await store.get_job(taken.id)).state is JobState.CANCELLED
 
 
@@ -183,18 +185,18 @@ async def test_watch_shows_each_state_to_the_end(
     seen: list[tuple[JobState, int]] = []
 
     async def follow() -> None:
-        async for change in store.watch(job.id, poll_s=60 if heard else 0.02):
+        async for change in store.watch_job(job.id, poll_s=60 if heard else 0.02):
             seen.append((change.state, change.done))
 
     async with running(*([store.changes] if heard else [])):
         task = asyncio.create_task(follow())
         await until(lambda: len(seen) == 1)
-        held = (await other.claim(job.id, "w", 60, KINDS)).job
+        held = (await other.claim_job(job.id, "w", 60, KINDS)).job
         assert held is not None
         await until(lambda: len(seen) == 2)
-        held = await other.progress(held, 5, 3, 10, "reading")
+        held = await other.store_progress(held, 5, 3, 10, "reading")
         await until(lambda: len(seen) == 3)
-        await other.finish(held, JobState.SUCCEEDED)
+        await other.finish_job(held, JobState.SUCCEEDED)
         async with asyncio.timeout(60):
             await task
     assert seen == [
@@ -233,7 +235,7 @@ async def test_notices_that_come_many_times_run_it_once(db: Database, store: Job
     async with running(*workers):
         await until_listening(db, 3)
         job = await create(db, store)
-        async with db.acquire() as conn:
+        async with db.acquire_connection() as conn:
             for _ in range(5):
                 text = f"{job.id} 1 queued snapshot"
                 await conn.execute("SELECT pg_notify('drey_jobs', $1)", text)
@@ -276,7 +278,7 @@ async def test_more_jobs_than_places(db: Database, store: JobStore) -> None:
 async def test_who_queues_many_keeps_nobody_waiting_for_all(db: Database, store: JobStore) -> None:
     many = [await create(db, store) for _ in range(5)]
     other = await create(db, store, principal="bob")
-    assert await store.claimable(KINDS, 3) == [many[0].id, other.id, many[1].id]
+    assert await store.claimable_jobs(KINDS, 3) == [many[0].id, other.id, many[1].id]
 
 
 async def test_refusals_and_crashes_show_in_the_job(
@@ -309,7 +311,7 @@ async def test_cancel_reaches_a_running_handler(db: Database, store: JobStore) -
         context.result = "restores/9"
         begun.set()
         await context.cancelled.wait()
-        context.check()
+        context.check_cancelled()
         return "never"
 
     # heard by the notification: the lease is not looked at within this test
@@ -317,7 +319,7 @@ async def test_cancel_reaches_a_running_handler(db: Database, store: JobStore) -
     async with running(one):
         job = await create(db, store)
         await begun.wait()
-        async with db.transaction() as conn:
+        async with db.begin_transaction() as conn:
             await store.request_cancel(conn, job.id, "enough")
         ended = await store.wait(job.id, 60)
         assert (ended.state, ended.result) == (JobState.CANCELLED, "restores/9")
@@ -327,7 +329,7 @@ async def test_cancel_reaches_a_running_handler(db: Database, store: JobStore) -
 async def test_progress_is_throttled_and_the_last_is_kept(db: Database, store: JobStore) -> None:
     async def handler(context: JobContext) -> str:
         for n in range(1, 501):
-            context.progress(n, 500, "reading")
+            context.report_progress(n, 500, "reading")
             await asyncio.sleep(0.001)
         return ""
 
@@ -386,7 +388,7 @@ async def test_what_must_not_run_again_ends_interrupted(db: Database, store: Job
         await begun.wait()
     assert (await store.get_job(stopped.id)).state is JobState.INTERRUPTED
     dead = await create(db, store, kind="restore", rerun=False)
-    await store.claim(dead.id, "dead", 0.01, KINDS)
+    await store.claim_job(dead.id, "dead", 0.01, KINDS)
     async with running(worker(store, kind)):
         ended = await store.wait(dead.id, 60)
     assert (ended.state, ended.attempts) == (JobState.INTERRUPTED, 1)
@@ -403,10 +405,10 @@ async def test_an_interruption_that_another_claims_meanwhile_does_not_end_the_wo
         claims += 1
         if claims == 1:  # as if ending it took longer than the lease
             await expire(db, job)
-            await store.claim(job.id, "another", 0.01, KINDS)
+            await store.claim_job(job.id, "another", 0.01, KINDS)
 
     dead = await create(db, store, kind="restore", rerun=False)
-    await store.claim(dead.id, "dead", 0.01, KINDS)
+    await store.claim_job(dead.id, "dead", 0.01, KINDS)
     async with running(worker(store, JobKind(noop, on_interrupted=interrupted))):
         assert (await store.wait(dead.id, 60)).state is JobState.INTERRUPTED
         later = await create(db, store)

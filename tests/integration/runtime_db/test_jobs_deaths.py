@@ -14,7 +14,7 @@ import pytest
 
 from drey_runtime.database import Database
 from drey_runtime.jobs import Job, JobContext, JobKind, JobState, JobStore
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_stack import Postgres
 
 from .conftest import running, until
@@ -81,7 +81,7 @@ async def test_kill_of_a_worker_in_mid_job(url: str, db: Database, rerun: bool) 
 
 async def test_postgres_away_in_mid_job(own_postgres: Postgres) -> None:
     """The end is stored when Postgres is back within the lease; nothing runs twice."""
-    await apply(own_postgres.url, ["drey_runtime"])
+    await apply_migrations(own_postgres.url, ["drey_runtime"])
     begun, go_on = asyncio.Event(), asyncio.Event()
     runs = 0
 
@@ -107,7 +107,7 @@ async def test_postgres_away_in_mid_job(own_postgres: Postgres) -> None:
 
 
 async def test_a_lease_that_runs_out_stops_the_handler(own_postgres: Postgres) -> None:
-    await apply(own_postgres.url, ["drey_runtime"])
+    await apply_migrations(own_postgres.url, ["drey_runtime"])
     begun, stopped = asyncio.Event(), asyncio.Event()
 
     async def handler(context: JobContext) -> str:
@@ -136,7 +136,7 @@ async def another_listens(database: Database, than: int) -> bool:
 @pytest.mark.parametrize("how", ["ended", "stands still", "server restarts"])
 async def test_a_connection_that_listens_is_made_anew(own_postgres: Postgres, how: str) -> None:
     """The worker looks at the table when it listens again, and not on its own."""
-    await apply(own_postgres.url, ["drey_runtime"])
+    await apply_migrations(own_postgres.url, ["drey_runtime"])
 
     async def handler(context: JobContext) -> str:
         return ""

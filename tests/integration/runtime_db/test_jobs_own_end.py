@@ -30,7 +30,7 @@ LEASE_S = 2.0
 
 @pytest.fixture
 async def store(db: Database) -> JobStore:
-    async with db.acquire() as conn:
+    async with db.acquire_connection() as conn:
         await conn.execute("CREATE TABLE made (job_id text)")
     return JobStore(db)
 
@@ -42,34 +42,34 @@ def worker(store: JobStore, handler: Handler) -> JobWorker:
 
 
 async def made(db: Database) -> int:
-    async with db.acquire() as conn:
+    async with db.acquire_connection() as conn:
         return await conn.fetchval("SELECT count(*) FROM made")
 
 
 async def test_work_that_is_done_is_noted_with_it(db: Database, store: JobStore) -> None:
     fields = {"kind": "snapshot", "principal": "ann", "role": "operator", "begin_ns": 5}
     with pytest.raises(ZeroDivisionError):
-        async with db.transaction() as conn:
+        async with db.begin_transaction() as conn:
             undone = await record_job(conn, total=7, result="snapshots/1", **fields)
             raise ZeroDivisionError
     with pytest.raises(NotFound):
         await store.get_job(undone.id)
-    async with db.transaction() as conn:
+    async with db.begin_transaction() as conn:
         made = await record_job(conn, total=7, result="snapshots/2", job_id=new_id(), **fields)
     assert await store.get_job(made.id) == made
     assert (made.state, made.attempts, made.result) == (JobState.SUCCEEDED, 1, "snapshots/2")
     assert (made.done, made.total, made.start_time_ns) == (7, 7, 5)
     assert made.end_time_ns > made.create_time_ns == 5
-    assert (await store.claim(made.id, "w", 60, KINDS)).verdict is ClaimVerdict.OVER
+    assert (await store.claim_job(made.id, "w", 60, KINDS)).verdict is ClaimVerdict.OVER
 
 
 async def test_work_and_end_are_committed_together(db: Database, store: JobStore) -> None:
     """Also while the transaction lasts longer than the lease, and beats and claims go on."""
 
     async def handler(context: JobContext) -> str:
-        async with db.transaction() as conn:
+        async with db.begin_transaction() as conn:
             await conn.execute("INSERT INTO made VALUES ($1)", context.job.id)
-            context.progress(1, 2, "storing")
+            context.report_progress(1, 2, "storing")
             ended = await context.succeed_in(conn, "snapshots/1")
             assert ended.state is JobState.SUCCEEDED
             await asyncio.sleep(1.5 * LEASE_S)
@@ -86,7 +86,7 @@ async def test_work_and_end_are_committed_together(db: Database, store: JobStore
 
 async def test_what_is_rolled_back_has_not_succeeded(db: Database, store: JobStore) -> None:
     async def handler(context: JobContext) -> str:
-        async with db.transaction() as conn:
+        async with db.begin_transaction() as conn:
             await conn.execute("INSERT INTO made VALUES ($1)", context.job.id)
             await context.succeed_in(conn, "snapshots/1")
             raise FailedPrecondition("changed its mind")
@@ -107,7 +107,7 @@ async def test_who_lost_the_job_stores_nothing(db: Database, store: JobStore) ->
         ready.set()
         await go_on.wait()
         try:
-            async with db.transaction() as conn:
+            async with db.begin_transaction() as conn:
                 await conn.execute("INSERT INTO made VALUES ($1)", context.job.id)
                 with pytest.raises(JobLost):
                     await context.succeed_in(conn, "snapshots/1")
@@ -120,7 +120,7 @@ async def test_who_lost_the_job_stores_nothing(db: Database, store: JobStore) ->
         job_id = (await create(db, store)).id
         await ready.wait()
         await expire(db, await store.get_job(job_id))
-        taken = await store.claim(job_id, "w2", 60, KINDS)
+        taken = await store.claim_job(job_id, "w2", 60, KINDS)
         assert taken.verdict is ClaimVerdict.RUN
         go_on.set()
         await over.wait()

@@ -31,7 +31,7 @@ NO_NOTICES = [
 
 
 async def say(db: Database, *payloads: str) -> None:
-    async with db.acquire() as conn:
+    async with db.acquire_connection() as conn:
         for payload in payloads:
             await conn.execute("SELECT pg_notify('drey_jobs', $1)", payload)
 
@@ -51,16 +51,16 @@ async def test_poison_among_notices_ends_nobody(
     worker = JobWorker(store, {"mine": JobKind(handler)}, owner="w", sweep_s=3600)
     async with running(worker):
         await until_listening(db)
-        async with db.transaction() as conn:
-            other = await store.create(conn, kind="other", **fields)
+        async with db.begin_transaction() as conn:
+            other = await store.create_job(conn, kind="other", **fields)
         unknown = f"{new_id()} 1 queued mine"
         wrong_kind = f"{other.id} 1 queued mine"
         # of a version that says more, has another state, or other kinds
         later = [f"{other.id} 1 queued mine and more", f"{other.id} 1 paused mine"]
         with caplog.at_level(logging.ERROR):
             await say(db, *NO_NOTICES, unknown, wrong_kind, *later)
-            async with db.transaction() as conn:
-                job = await store.create(conn, kind="mine", **fields)
+            async with db.begin_transaction() as conn:
+                job = await store.create_job(conn, kind="mine", **fields)
             await until(lambda: done == [job.id], 60)
     assert sum("thrown away" in record.message for record in caplog.records) == len(NO_NOTICES)
     assert (await store.get_job(other.id)).state is JobState.QUEUED
@@ -77,10 +77,10 @@ async def test_a_revision_that_never_was_ends_nobody(db: Database) -> None:
 
     seen: list[int] = []
     async with running(JobWorker(store, {"k": JobKind(handler)}, owner="w")):
-        async with db.transaction() as conn:
-            job = await store.create(conn, kind="k", principal="p", role="r", payload=b"")
+        async with db.begin_transaction() as conn:
+            job = await store.create_job(conn, kind="k", principal="p", role="r", payload=b"")
         await begun.wait()
-        with store.changes.listen(job.id, seen.append):
+        with store.changes.listen_to_job(job.id, seen.append):
             await say(db, f"{job.id} {2**70} running k", f"{job.id} -1 running k")
             await until(lambda: seen[-2:] == [2**70, -1])
         go_on.set()
@@ -89,15 +89,15 @@ async def test_a_revision_that_never_was_ends_nobody(db: Database) -> None:
 
 async def test_what_postgres_cannot_hold_does_not_end_a_worker(db: Database) -> None:
     async def handler(context: JobContext) -> str:
-        context.progress(2**70, -(2**70), "phase\0 \udcff")
+        context.report_progress(2**70, -(2**70), "phase\0 \udcff")
         context.result = "result\0"
         await asyncio.sleep(0.3)
         return "made\0\udcff"
 
     store = JobStore(db)
     async with running(JobWorker(store, {"k": JobKind(handler)}, owner="w", sweep_s=0.05)):
-        async with db.transaction() as conn:
-            job = await store.create(conn, kind="k", principal="p", role="r", payload=b"")
+        async with db.begin_transaction() as conn:
+            job = await store.create_job(conn, kind="k", principal="p", role="r", payload=b"")
         ended = await store.wait(job.id, 60)
     assert ended.state is JobState.SUCCEEDED
     assert (ended.done, ended.total) == (2**63 - 1, -(2**63))
@@ -105,8 +105,8 @@ async def test_what_postgres_cannot_hold_does_not_end_a_worker(db: Database) -> 
 
 async def test_a_reason_of_a_later_version_can_be_read(db: Database) -> None:
     store = JobStore(db)
-    async with db.transaction() as conn:
-        job = await store.create(conn, kind="k", principal="p", role="r", payload=b"")
+    async with db.begin_transaction() as conn:
+        job = await store.create_job(conn, kind="k", principal="p", role="r", payload=b"")
         await conn.execute(
             "UPDATE jobs.job SET state = 'failed', error_reason = 9999, error_message = 'why'"
         )

@@ -12,7 +12,7 @@ import pytest
 from drey_runtime.database import Database
 from drey_runtime.lease import LeaseLost
 from drey_runtime.lease_postgres import PostgresLease, lock_key, session_name
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_stack import Postgres
 from drey_testing.lease import LeaseSuite
 
@@ -74,7 +74,7 @@ class PostgresSite:
 
 @pytest.fixture
 async def site(own_postgres: Postgres) -> AsyncIterator[PostgresSite]:
-    await apply(own_postgres.url, ["drey_runtime"])
+    await apply_migrations(own_postgres.url, ["drey_runtime"])
     made = PostgresSite(own_postgres)
     yield made
     if made.intruder is not None:
@@ -151,7 +151,7 @@ async def test_our_own_cut_off_session_does_not_stand_in_the_way(url: str) -> No
 
 async def test_through_a_restart_of_postgres(tmp_path: Path) -> None:
     async with Postgres(tmp_path / "pg", fsync=False) as part:
-        await apply(part.url, ["drey_runtime"])
+        await apply_migrations(part.url, ["drey_runtime"])
         async with lease(part.url, "a").held("shard-0") as term:
             await part.kill()
             await asyncio.sleep(0.5)
@@ -163,14 +163,14 @@ async def test_through_a_restart_of_postgres(tmp_path: Path) -> None:
 
 
 async def test_the_holder_is_recorded(url: str, db: Database) -> None:
-    async with lease(url, "me").held("shard-0"), db.acquire() as conn:
+    async with lease(url, "me").held("shard-0"), db.acquire_connection() as conn:
         row = await conn.fetchrow("SELECT * FROM lease.epoch")
     assert row is not None
     assert (row["name"], row["holder"], row["epoch"]) == ("shard-0", "me", 1)
 
 
 async def sessions(db: Database, owner: str = "%") -> int:
-    async with db.acquire() as conn:
+    async with db.acquire_connection() as conn:
         found: int = await conn.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE $1"
             " AND datname = current_database()",
@@ -220,7 +220,7 @@ async def test_a_lost_session_is_noticed_by_each_of_its_leases(url: str, db: Dat
     of = lease(url, "a")
     async with AsyncExitStack() as stack:
         terms = [await stack.enter_async_context(of.held(f"shard-{n}")) for n in range(5)]
-        async with db.acquire() as conn:
+        async with db.acquire_connection() as conn:
             await conn.fetch(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'drey-lease a'"

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 
-from drey_runtime.audit import append
+from drey_runtime.audit import append_entry
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
 from drey_runtime.event_log import (
@@ -19,8 +19,8 @@ from drey_runtime.event_log import (
     read_events,
     record_events,
 )
-from drey_runtime.idempotency import forget
-from drey_runtime.migrate import MigrationError, apply
+from drey_runtime.idempotency import forget_old_answers
+from drey_runtime.migrate import MigrationError, apply_migrations
 from drey_stack import Postgres
 from drey_stack.postgres import APPLICATION, OWNER
 
@@ -52,7 +52,7 @@ def statements() -> Iterator[str]:
 async def name(postgres: Postgres) -> str:
     """A database with everything, granted to the application."""
     made = f"t_{uuid.uuid4().hex}"
-    await apply(await make_database(postgres.url, made), PACKAGES, APPLICATION)
+    await apply_migrations(await make_database(postgres.url, made), PACKAGES, APPLICATION)
     return made
 
 
@@ -123,17 +123,18 @@ async def test_the_application_uses_each_table(application) -> None:
 async def test_audit_and_forgetting_work_as_the_application(postgres: Postgres, name: str) -> None:
     async with (
         Database(postgres.database_url(name, APPLICATION)) as database,
-        database.transaction() as conn,
+        database.begin_transaction() as conn,
     ):
         assert (
-            await append(conn, actor="a", role="", action="x", object="", at_ns=1, events=()) == 1
+            await append_entry(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
+            == 1
         )
         insert = "INSERT INTO idem.request VALUES ('m', 'p', $1, '', '', $2)"
         await conn.execute(insert, "old", 0)
         now_ns = await conn.fetchval("SELECT jobs.now_ns()")
         await conn.execute(insert, "young", now_ns)
         # what is younger than a day stays, whatever is asked
-        assert await forget(conn, now_ns=now_ns * 2, keep_ns=0) == 1
+        assert await forget_old_answers(conn, now_ns=now_ns * 2, keep_ns=0) == 1
 
 
 async def test_events_are_told_read_and_forgotten_as_the_application(
@@ -141,11 +142,11 @@ async def test_events_are_told_read_and_forgotten_as_the_application(
 ) -> None:
     change = ResourceChange(Resource.KEY, EventKind.CREATED, "id", "name")
     async with Database(postgres.database_url(name, APPLICATION)) as database:
-        async with database.acquire() as conn:
+        async with database.acquire_connection() as conn:
             start = (await read_events(conn, None, 1)).position
-        async with database.transaction() as conn:
+        async with database.begin_transaction() as conn:
             await record_events(conn, [change], principal="ann", role="admin", time_ns=1)
-        async with database.transaction() as conn:
+        async with database.begin_transaction() as conn:
             page = await read_events(conn, start, 10)
             assert [event.change for event in page.events] == [change]
             assert await forget_events(conn, now_ns=now_ns()) == 1
@@ -162,4 +163,4 @@ async def test_an_epoch_only_grows(postgres: Postgres, name: str) -> None:
 
 async def test_grants_to_a_role_that_is_not_there(empty_url: str) -> None:
     with pytest.raises(MigrationError, match="no role nobody_made: make it first"):
-        await apply(empty_url, ["drey_runtime"], "nobody_made")
+        await apply_migrations(empty_url, ["drey_runtime"], "nobody_made")

@@ -16,7 +16,7 @@ async def main(url: str) -> None:
     """Run until killed; a job goes on until somebody cancels it."""
 
     async def handler(context: JobContext) -> str:
-        context.progress(1, 2, "half")
+        context.report_progress(1, 2, "half")
         print(context.job.id, context.job.attempts, flush=True)
         await context.cancelled.wait()
         return "snapshots/1"

@@ -29,7 +29,7 @@ from drey.snapshot.v1 import snapshot_service_pb2 as rpc
 from drey.snapshot.v1.snapshot_service_pb2_grpc import SnapshotServiceStub
 from drey_core.values import Columns
 from drey_runtime.image import Image
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_runtime.status import reason_of
 from drey_snapshot.app import main
 from drey_snapshot.settings import SnapshotSettings
@@ -66,7 +66,7 @@ async def start_parts(found: Parts) -> None:
     connection = await asyncpg.connect(found.postgres.url)
     await connection.execute(f"CREATE DATABASE {TEMPLATE}")
     await connection.close()
-    await apply(found.postgres.database_url(TEMPLATE), ["drey_runtime", "drey_snapshot"])
+    await apply_migrations(found.postgres.database_url(TEMPLATE), ["drey_runtime", "drey_snapshot"])
 
 
 async def stop_parts(found: Parts) -> None:
@@ -305,7 +305,7 @@ class Site:
 async def site_on(parts: Parts, keys: Keys, url: str = "", **more: Any) -> AsyncIterator[Site]:
     """A site on a new database, or on the one of a URL."""
     settings = make_settings(parts, keys, url or await new_database(parts), **more)
-    redis = Image.open(settings.redis_url.get_secret_value(), settings.namespace)
+    redis = Image.open_image(settings.redis_url.get_secret_value(), settings.namespace)
     async with (
         running(main, settings),
         connect(settings, keys) as channel,
@@ -375,7 +375,7 @@ async def make_process(parts: Parts, keys: Keys):
     @asynccontextmanager
     async def make(more: dict[str, str]) -> AsyncIterator[Site]:
         settings = make_settings(parts, keys, await new_database(parts))
-        redis = Image.open(settings.redis_url.get_secret_value(), settings.namespace)
+        redis = Image.open_image(settings.redis_url.get_secret_value(), settings.namespace)
         async with (
             process_of(settings, more),
             connect(settings, keys) as channel,

@@ -39,7 +39,7 @@ async def _move(site, columns, rows, by, *, role="setpoint") -> list[str]:
     directory = site.monitor.directory
     channels = getattr(directory, f"{role}_channel")[rows]
     at = np.searchsorted(columns.key, channels)
-    moved = columns.take(at)
+    moved = columns.take_rows(at)
     moved.data[:] = (moved.data.view(np.float64) + by).view(np.uint64)
     await site.monitor.publish(moved)
     return [directory.names[r] for r in rows]
@@ -110,7 +110,7 @@ async def test_what_came_and_went_is_neither_equal_nor_lost(site) -> None:
     await site.catalog.DeletePv(catalog_rpc.DeletePvRequest(id=pv.id))
     await site.add_pvs(1, first=100)
     columns = await site.fill()
-    lost = columns.take(columns.key == site.monitor.directory.readback_channel[0])
+    lost = columns.take_rows(columns.key == site.monitor.directory.readback_channel[0])
     lost.state[:] = State.DISCONNECTED
     await site.monitor.publish(lost)
     after = await site.take(gates=snapshot_pb2.Gates(any_missing={}))
@@ -132,7 +132,7 @@ async def test_enums_compare_by_label_when_labels_moved(site) -> None:
     await site.add_pvs(2)
     columns = await site.fill()
     channels = site.monitor.directory.setpoint_channel
-    enums = columns.take(np.searchsorted(columns.key, channels))
+    enums = columns.take_rows(np.searchsorted(columns.key, channels))
     enums.kind[:], enums.data[:] = Kind.ENUM, [0, 1]
     labels = {int(c): [b"off", b"on"] for c in channels}
     await site.monitor.describe(labels=labels)
@@ -506,7 +506,7 @@ async def test_a_pv_is_seen_through_all_snapshots(site, refused) -> None:
     taken = []
     for _ in range(4):
         await _move(site, columns, [150], 1.0)
-        columns.data[:] = site.monitor.table.columns(columns.key).data
+        columns.data[:] = site.monitor.table.columns_of_channels(columns.key).data
         taken.append(await site.take())
     pv = (await site.catalog.GetPv(catalog_rpc.GetPvRequest(name="Q150:SP"))).pv
     changed = catalog_pb2.Pv(id=pv.id, setpoint={"address": "Q150:NEW"})
@@ -565,7 +565,7 @@ async def test_it_is_said_what_a_dead_band_may_hide(site) -> None:
     columns = await site.fill()
     snapshot = await site.take()
     assert snapshot.counts.by_monitor == 6
-    read = replace(columns.take(np.arange(2)), origin=np.full(2, Origin.READ, np.uint8))
+    read = replace(columns.take_rows(np.arange(2)), origin=np.full(2, Origin.READ, np.uint8))
     await site.monitor.publish(read)
     other = await site.take()
     assert other.counts.by_monitor == 4

@@ -41,7 +41,7 @@ async def add_pvs(site: Any, *addresses: str) -> None:
 
 async def test_the_channels_themselves_are_read(machine, make_process) -> None:
     """libca reads its environment once, so the service runs as a process with the machine's."""
-    async with make_process(machine.env) as site:
+    async with make_process(machine.client_environment) as site:
         await until_serving(site.channel, 60)
 
         async def requests():
@@ -65,9 +65,9 @@ async def test_the_channels_themselves_are_read(machine, make_process) -> None:
         snapshot = response.snapshot
         assert snapshot.source == snapshot_pb2.SNAPSHOT_SOURCE_READ
         assert not snapshot.shards
-        assert snapshot.counts.never_connected == len(machine.dead)
+        assert snapshot.counts.never_connected == len(machine.dead_addresses)
         # one deadline, not one for each of the dead
-        assert snapshot.take_duration.ToNanoseconds() < 5e9 * len(machine.dead)
+        assert snapshot.take_duration.ToNanoseconds() < 5e9 * len(machine.dead_addresses)
         rows = await site.rows(snapshot.id)
         connected = [
             value
@@ -97,9 +97,9 @@ async def test_the_channels_themselves_are_read(machine, make_process) -> None:
 
 async def test_what_was_connected_is_told_from_what_never_was(machine, make_process) -> None:
     """A reading of a machine that has just gone, with a PV of a protocol that is not spoken."""
-    async with make_process(machine.env) as site:
+    async with make_process(machine.client_environment) as site:
         await until_serving(site.channel, 60)
-        there, dead = machine.names("magnet")[0], machine.dead[0]
+        there, dead = machine.names("magnet")[0], machine.dead_addresses[0]
         await add_pvs(site, there, dead, "pva://SOME:PVA")
         request = rpc.TakeSnapshotRequest(
             spec=snapshot_pb2.SnapshotSpec(
@@ -143,7 +143,7 @@ async def test_the_image_tells_what_was_connected_once(site) -> None:
 
 async def test_an_enum_that_is_read_has_the_label_of_now(machine, make_process, capfd) -> None:
     """No monitor runs here: nothing is known of labels but what the IOC itself says."""
-    async with make_process(machine.env) as site:
+    async with make_process(machine.client_environment) as site:
         await until_serving(site.channel, 60)
         names = machine.names("enum")
         await add_pvs(site, *names)
@@ -173,7 +173,7 @@ async def test_an_enum_that_is_read_has_the_label_of_now(machine, make_process, 
 
 async def test_an_ioc_that_is_gone_costs_no_more_deadlines(machine, make_process) -> None:
     """After a few: the refusal says which IOC is not asked, and it is asked when it is back."""
-    async with make_process(machine.env) as site:
+    async with make_process(machine.client_environment) as site:
         await until_serving(site.channel, 60)
         await add_pvs(site, machine.names("magnet")[0])
         request = rpc.TakeSnapshotRequest(

@@ -102,7 +102,9 @@ async def test_a_plan_gets_them_whole(large) -> None:
     snapshot = await large.take()
     signer = TokenSigner.from_file("snapshot", large.keys.folder / "snapshot.pem")
     async with grpc.aio.insecure_channel(large.settings.listen) as channel:
-        client = SnapshotClient(SignedChannel.of(channel, signer, "snapshot"), timeout_s=60)
+        client = SnapshotClient(
+            SignedChannel.channel_signed_by(channel, signer, "snapshot"), timeout_s=60
+        )
         stored = await client.values(snapshot.id, selector_pb2.Selector(all=True))
     assert len(stored.number) == 5
     assert np.array_equal(value(stored.setpoint, 0), WAVEFORM)

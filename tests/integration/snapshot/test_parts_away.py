@@ -90,8 +90,8 @@ async def test_a_job_whose_maker_died_is_done_all_the_same(site, edition: int) -
         ).SerializeToString()
     async with Database(site.settings.postgres_url.get_secret_value()) as db:
         store = JobStore(db)
-        async with db.transaction() as conn:
-            job = await store.create(
+        async with db.begin_transaction() as conn:
+            job = await store.create_job(
                 conn, kind="snapshot", principal="gone", role="operator", payload=payload
             )
         ended = await store.wait(job.id, 60)

@@ -41,7 +41,7 @@ async def test_the_hostile_corpus_comes_back_bit_for_bit(site) -> None:
     await site.monitor.publish(corpus.with_key(channels))
     snapshot = await site.take(gates=snapshot_pb2.Gates(any_missing={}))
     directory = site.monitor.directory
-    expected = site.monitor.table.columns(channels)
+    expected = site.monitor.table.columns_of_channels(channels)
     by_number = {row.number: row for row in await site.rows(snapshot.id)}
     rows = directory.pv_rows_of_channels(channels).tolist()
     for at, (channel, row) in enumerate(zip(channels.tolist(), rows, strict=True)):
@@ -121,8 +121,8 @@ async def test_equal_content_costs_nothing_and_has_an_equal_digest(site) -> None
     third = await site.take()
     assert third.digest == first.digest
     new = await site.count("snapshot.page") - pages
-    assert new == len(site.monitor.table.numbers)  # times pages only
-    changed = columns.take(np.array([0]))
+    assert new == len(site.monitor.table.page_numbers)  # times pages only
+    changed = columns.take_rows(np.array([0]))
     changed.data[0] += np.uint64(1)
     await site.monitor.publish(changed)
     assert (await site.take()).digest != first.digest
@@ -633,7 +633,7 @@ async def test_what_was_readdressed_since_is_known_from_the_snapshot(site) -> No
     assert moved == {(pv.number, value_pb2.CHANNEL_ROLE_SETPOINT)}
     signer = TokenSigner.from_file("snapshot", site.keys.folder / "snapshot.pem")
     async with grpc.aio.insecure_channel(site.settings.listen) as channel:
-        client = SnapshotClient(SignedChannel.of(channel, signer, "snapshot"))
+        client = SnapshotClient(SignedChannel.channel_signed_by(channel, signer, "snapshot"))
         names = await client.names(snapshot.id, np.array([pv.number]))
     stored = names[pv.number]
     assert (stored.setpoint_address, stored.readback_address) == ("Q1:SP", "Q1:RB")

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from drey_stack.foreground import Interrupted, finish, foreground
+from drey_stack.foreground import Interrupted, finish_shielded, hold_foreground
 
 
 def interrupt() -> None:
@@ -22,7 +22,7 @@ def test_a_signal_before_during_and_after_the_run() -> None:
             await asyncio.Event().wait()
         finally:
             interrupt()
-            await finish(asyncio.sleep(0))
+            await finish_shielded(asyncio.sleep(0))
             cleaned.append("job")
 
     async def nothing() -> None:
@@ -30,15 +30,15 @@ def test_a_signal_before_during_and_after_the_run() -> None:
         await asyncio.Event().wait()
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Interrupted), foreground() as front:
+    with pytest.raises(Interrupted), hold_foreground() as front:
         try:
-            front.run(job())
+            front.run_until_stopped(job())
         finally:
             interrupt()
             cleaned.append("folder")
-    with pytest.raises(Interrupted), foreground() as front:
+    with pytest.raises(Interrupted), hold_foreground() as front:
         interrupt()
-        front.run(nothing())
+        front.run_until_stopped(nothing())
     assert cleaned == ["job", "folder"]
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -46,9 +46,9 @@ def test_a_signal_before_during_and_after_the_run() -> None:
 def test_a_hang_up_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with foreground() as front:
+        with hold_foreground() as front:
             os.kill(os.getpid(), signal.SIGHUP)
-            front.run(asyncio.sleep(0))
+            front.run_until_stopped(asyncio.sleep(0))
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -61,7 +61,7 @@ async def test_clean_up_goes_on_past_a_cancellation() -> None:
         await allowed.wait()
         done.set()
 
-    task = asyncio.create_task(finish(work()))
+    task = asyncio.create_task(finish_shielded(work()))
     for _ in range(3):
         await asyncio.sleep(0)
         task.cancel()

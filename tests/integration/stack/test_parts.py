@@ -144,9 +144,9 @@ async def test_what_a_killed_run_left_is_removed_and_what_lives_is_not(tmp_path:
         shutil.copytree(home, copy, symlinks=True)
         async with Valkey(copy, socket=True):
             assert alive.exists() and (copy / "run").readlink() != alive
-        assert await valkey.answers()
+        assert await valkey.answers_requests()
     left = RunFolder(copy)
-    left.make()
+    left.make_folder()
     os.close(left._lock)  # as the kernel does for a process that was killed
     async with Valkey(copy, socket=True):
         assert not left.path.exists()

@@ -36,7 +36,7 @@ async def main():
         supervisor = await stack.enter_async_context(Supervisor())
         argv = [sys.executable, "-c", "import time; time.sleep(600)", str(folder)]
         for name in "abcd":
-            await supervisor.start(Child(name, argv))
+            await supervisor.start_child(Child(name, argv))
         (folder / "up").touch()
         await supervisor.wait_any_failed()
 
@@ -49,8 +49,8 @@ asyncio.run(main())
 async def test_killed_child_is_back_within_a_moment_and_both_is_told():
     said: list[str] = []
     async with Supervisor(said.append) as supervisor:
-        await supervisor.start(Child("a", SLEEP))
-        before = supervisor.status()[0].pid
+        await supervisor.start_child(Child("a", SLEEP))
+        before = supervisor.child_statuses()[0].pid
         supervisor.kill("a")
         after = await supervisor.wait_for("a", ChildState.READY, restarts=1)
         assert after.pid not in {None, before} and after.restarts == 1
@@ -67,11 +67,11 @@ async def test_child_that_keeps_ending_fails_for_good(tmp_path: Path):
     argv = [sys.executable, "-c", "print('last words'); raise SystemExit(3)"]
     policy = RestartPolicy(initial_s=0.01, limit=2)
     async with Supervisor() as supervisor:
-        await supervisor.start(Child("a", argv, log=log, restart=policy))
+        await supervisor.start_child(Child("a", argv, log=log, restart=policy))
         with pytest.raises(ChildFailed, match="last words") as caught:
             await supervisor.wait_any_failed()
         assert caught.value.returncode == 3
-        assert supervisor.status()[0].restarts == 2
+        assert supervisor.child_statuses()[0].restarts == 2
 
 
 async def test_first_start_waits_for_readiness_and_says_why_not(tmp_path: Path):
@@ -81,10 +81,10 @@ async def test_first_start_waits_for_readiness_and_says_why_not(tmp_path: Path):
     argv = [sys.executable, "-c", "print('no luck'); raise SystemExit(4)"]
     async with Supervisor() as supervisor:
         with pytest.raises(ChildFailed, match="no luck"):
-            await supervisor.start(Child("a", argv, log=tmp_path / "log", ready=never))
+            await supervisor.start_child(Child("a", argv, log=tmp_path / "log", ready=never))
         with pytest.raises(ChildFailed, match="not ready"):
-            await supervisor.start(Child("b", SLEEP, ready=never, ready_within_s=0.2))
-        assert supervisor.status() == []
+            await supervisor.start_child(Child("b", SLEEP, ready=never, ready_within_s=0.2))
+        assert supervisor.child_statuses() == []
 
 
 async def test_stops_in_reverse_order_and_by_force(tmp_path: Path):
@@ -95,17 +95,17 @@ async def test_stops_in_reverse_order_and_by_force(tmp_path: Path):
             raise FileNotFoundError
 
     async with Supervisor() as supervisor:
-        await supervisor.start(Child("a", SLEEP))
+        await supervisor.start_child(Child("a", SLEEP))
         argv = [*STUBBORN, str(mark)]
-        await supervisor.start(Child("b", argv, ready=ready, stop_grace_s=0.2))
-        pids = [status.pid for status in supervisor.status()]
+        await supervisor.start_child(Child("b", argv, ready=ready, stop_grace_s=0.2))
+        pids = [status.pid for status in supervisor.child_statuses()]
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
 
 
 def test_back_off_grows_and_is_capped():
     policy = RestartPolicy(initial_s=0.1, cap_s=1.0, jitter=0.25)
-    assert all(0.075 <= policy.delay(1) <= 0.1 for _ in range(50))
-    assert all(0.75 <= policy.delay(900) <= 1.0 for _ in range(50))
+    assert all(0.075 <= policy.restart_delay(1) <= 0.1 for _ in range(50))
+    assert all(0.75 <= policy.restart_delay(900) <= 1.0 for _ in range(50))
 
 
 def of(folder: Path) -> list[str]:

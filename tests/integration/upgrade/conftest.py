@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from drey_runtime.migrate import apply
+from drey_runtime.migrate import apply_migrations
 from drey_testing.fixtures_catalog import Keys
 from tests.integration.snapshot.conftest import Parts, Site, _refused, keys, parts, site_on
 
@@ -29,6 +29,6 @@ async def upgraded(parts: Parts, keys: Keys) -> AsyncIterator[Site]:
     connection = await asyncpg.connect(url)
     await connection.execute(DUMP.read_text())
     await connection.close()
-    await apply(url, ["drey_runtime", "drey_snapshot"])
+    await apply_migrations(url, ["drey_runtime", "drey_snapshot"])
     async for site in site_on(parts, keys, url):
         yield site

@@ -89,7 +89,7 @@ async def test_a_gateway_elsewhere_is_believed_by_its_authority_and_name(tmp_pat
 
 
 async def _stats(envoy: Envoy) -> str:
-    reader, writer = await asyncio.open_unix_connection(envoy._admin)
+    reader, writer = await asyncio.open_unix_connection(envoy._admin_socket)
     try:
         writer.write(b"GET /stats HTTP/1.1\r\nHost: drey\r\nConnection: close\r\n\r\n")
         await writer.drain()

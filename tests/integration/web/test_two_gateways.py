@@ -41,7 +41,7 @@ async def web(
     await publisher.publish(every_channel(PVS, 0.5))
     publisher.start()
     first, second = await rig.ready_gateway(), await rig.ready_gateway()
-    one_gateway = envoy_config._cluster
+    one_gateway = envoy_config._cluster_config
 
     def both(upstream: Upstream) -> dict[str, Any]:
         cluster = one_gateway(upstream)

@@ -14,7 +14,7 @@ from drey_runtime.batches import encode_batches
 def _message(
     channels: list[int], sequence: int, *, merged: int = 0, state: State = State.CONNECTED
 ) -> Any:
-    rows = Columns.empty(len(channels))
+    rows = Columns.empty_columns(len(channels))
     rows.kind[:] = Kind.FLOAT64
     rows.state[:] = state
     rows.source_time[:] = 1_000_000_000

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drey_ca import _dbr as ca
-from drey_ca._encode import convert, encode
+from drey_ca._encode import convert_array, encode_value
 from drey_ca.eca import ECA, name
 from drey_core.values import Columns
 
@@ -34,7 +34,7 @@ def one(value, kind=None):
 
 
 def code_of(value, native, capacity=1, kind=None, long_string=False):
-    wire = encode(
+    wire = encode_value(
         one(value, kind), np.array([native]), np.array([capacity]), np.array([long_string])
     )
     return int(wire.code[0])
@@ -69,7 +69,7 @@ def test_what_fits(value, native, capacity, code):
 @given(st.integers(0, 2**64 - 1))
 def test_narrowing_a_double_keeps_its_bits_or_is_refused(cell):
     source = np.array([cell], np.uint64).view(np.float64)
-    out, fits = convert(source, np.dtype("<f4"))
+    out, fits = convert_array(source, np.dtype("<f4"))
     with np.errstate(all="ignore"):
         back = out.astype(np.float64).view(np.uint64)
     assert not fits[0] or int(back[0]) == cell
@@ -77,6 +77,6 @@ def test_narrowing_a_double_keeps_its_bits_or_is_refused(cell):
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_an_integer_becomes_an_equal_double_or_is_refused(number):
-    out, fits = convert(np.array([number], np.int64), np.dtype("<f8"))
+    out, fits = convert_array(np.array([number], np.int64), np.dtype("<f8"))
     assert bool(fits[0]) == (int(float(number)) == number)
     assert not fits[0] or int(out[0]) == number

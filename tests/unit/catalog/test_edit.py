@@ -23,14 +23,14 @@ from drey_snapshot.catalog.view import CatalogView
 
 def table_of(drafts: list[Draft]) -> PvTable:
     drafts = sorted(drafts, key=lambda draft: draft.number)
-    return PvTable.of({name: [getattr(d, name) for d in drafts] for name in COLUMNS})
+    return PvTable.table_of_columns({name: [getattr(d, name) for d in drafts] for name in COLUMNS})
 
 
 class Memory:
     """A catalog without a database: applies what edits would write."""
 
     def __init__(self) -> None:
-        self.view = CatalogView.empty()
+        self.view = CatalogView.empty_view()
         self.counters = Counters(1, 0, 0, 1)
         self.rows: dict[int, Draft] = {}
         self.channels: set[int] = set()
@@ -42,7 +42,7 @@ class Memory:
         return Edit(state, self.counters, 1000, lambda: str(uuid.UUID(int=next(self._ids))))
 
     def commit(self, edit: Edit) -> Changes:
-        changes = edit.changes()
+        changes = edit.made_changes()
         new = {channel.number for channel in changes.channels}
         assert not new & self.channels
         self.channels |= new
@@ -50,7 +50,7 @@ class Memory:
         self.rows |= {draft.number: copy_of(draft) for draft in changed}
         self.counters = changes.counters
         tags = edit.tags if changes.tags_changed else self.view.tags
-        self.view = self.view.advanced(changes.version, table_of(changed), tags)
+        self.view = self.view.advance_view(changes.version, table_of(changed), tags)
         return changes
 
 
@@ -72,7 +72,7 @@ def do(edit: Edit, memory: Memory, step: tuple[str, str, str, str, str]) -> None
     kind, name, other, setpoint, readback = step
     if kind == "create":
         draft = Draft(name=name, setpoint_address=setpoint, readback_address=readback)
-        edit.create(draft, [("Group", other)])
+        edit.create_pv(draft, [("Group", other)])
         return
     row = memory.view.row_by_name.get(name, -1)
     if row < 0:
@@ -82,12 +82,12 @@ def do(edit: Edit, memory: Memory, step: tuple[str, str, str, str, str]) -> None
         return
     after = copy_of(before)
     if kind == "delete":
-        edit.delete(before)
+        edit.delete_pv(before)
     elif kind == "tag":
-        edit.update(before, after, [("Group", other), ("other", name)])
+        edit.update_pv(before, after, [("Group", other), ("other", name)])
     else:
         after.name, after.setpoint_address, after.readback_address = other, setpoint, readback
-        edit.update(before, after)
+        edit.update_pv(before, after)
 
 
 @settings(deadline=None, max_examples=150)
@@ -105,7 +105,7 @@ def test_steps_and_a_fresh_load_give_the_same(steps: list[tuple[str, str, str, s
     memory.commit(edit)
     view = memory.view
     living = [draft for draft in memory.rows.values() if not draft.delete_time_ns]
-    fresh = CatalogView.empty().advanced(view.version, table_of(living), view.tags)
+    fresh = CatalogView.empty_view().advance_view(view.version, table_of(living), view.tags)
     assert [draft_of(view.table, i) for i in range(len(view.table))] == [
         draft_of(fresh.table, i) for i in range(len(fresh.table))
     ]
@@ -125,10 +125,10 @@ def test_steps_and_a_fresh_load_give_the_same(steps: list[tuple[str, str, str, s
 def test_an_operation_that_is_refused_has_changed_nothing() -> None:
     memory = Memory()
     edit = memory.edit()
-    edit.create(Draft(setpoint_address="A"))
+    edit.create_pv(Draft(setpoint_address="A"))
     with pytest.raises(AlreadyExists):
-        edit.create(Draft(setpoint_address="A", readback_address="B"), [("G", "t")])
-    changes = edit.changes()
+        edit.create_pv(Draft(setpoint_address="A", readback_address="B"), [("G", "t")])
+    changes = edit.made_changes()
     assert [c.address for c in changes.channels] == ["A"]
     assert not changes.tags_changed
     assert changes.counters == Counters(2, 1, 0, 1)
@@ -137,14 +137,14 @@ def test_an_operation_that_is_refused_has_changed_nothing() -> None:
 def test_a_channel_that_never_was_anybodys_is_not_written() -> None:
     memory = Memory()
     edit = memory.edit()
-    edit.create(Draft(setpoint_address="A"))
+    edit.create_pv(Draft(setpoint_address="A"))
     memory.commit(edit)
     edit = memory.edit()
     before = edit.at_row(0)
     for address in ("B", "C"):
         after = copy_of(before)
         after.setpoint_address = address
-        edit.update(before, after)
+        edit.update_pv(before, after)
         before = after
     changes = memory.commit(edit)
     assert [c.address for c in changes.channels] == ["C"]
@@ -153,16 +153,16 @@ def test_a_channel_that_never_was_anybodys_is_not_written() -> None:
 
 def test_a_discarded_edit_writes_nothing() -> None:
     edit = Memory().edit()
-    edit.create(Draft(setpoint_address="A"), [("G", "t")])
-    edit.discard()
-    assert not edit.changes().any
+    edit.create_pv(Draft(setpoint_address="A"), [("G", "t")])
+    edit.discard_changes()
+    assert not edit.made_changes().any
 
 
 def test_setpoints_and_readbacks_have_pages_of_their_own() -> None:
     memory = Memory()
     edit = memory.edit()
     for i in range(300):
-        edit.create(Draft(setpoint_address=f"S:{i}", readback_address=f"R:{i}"))
+        edit.create_pv(Draft(setpoint_address=f"S:{i}", readback_address=f"R:{i}"))
     memory.commit(edit)
     table = memory.view.table
     assert (table.readback_channel - table.setpoint_channel == 256).all()

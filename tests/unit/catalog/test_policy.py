@@ -16,8 +16,8 @@ from drey_snapshot.catalog.domain.policy import (
     Effective,
     PolicySpeaker,
     SpeakerKind,
-    check,
-    effective,
+    check_policy,
+    effective_policy,
     from_json,
     to_json,
     with_built_in,
@@ -61,7 +61,9 @@ def test_a_policy_that_says_nothing_is_empty() -> None:
 
 @given(POLICIES)
 def test_what_a_pv_says_holds(policy: Policy) -> None:
-    found = effective(policy, [(TAG, Policy(CompletionMode.SENT, 1.0))], (DEVICE, Policy(stage=4)))
+    found = effective_policy(
+        policy, [(TAG, Policy(CompletionMode.SENT, 1.0))], (DEVICE, Policy(stage=4))
+    )
     for field in fields(Policy):
         said = getattr(policy, field.name)
         if said != field.default:
@@ -87,7 +89,7 @@ def test_what_a_pv_says_holds(policy: Policy) -> None:
 )
 def test_a_policy_that_contradicts_itself_is_refused(policy: Policy, field: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        check(policy, has_readback=True, path="pv.restore_policy")
+        check_policy(policy, has_readback=True, path="pv.restore_policy")
     assert caught.value.field == f"pv.restore_policy.{field}"
 
 
@@ -97,11 +99,11 @@ def test_a_policy_that_can_be_followed_is_taken() -> None:
         Policy(CompletionMode.READBACK, 60.0, 5.0, ramp_rate=1.0),
         Policy(settle_s=30.0, timeout_s=2.0),
     ):
-        check(policy, has_readback=True, path="p")
+        check_policy(policy, has_readback=True, path="p")
 
 
 def test_each_part_comes_from_the_pv_then_a_tag_then_the_device_then_drey() -> None:
-    found = effective(
+    found = effective_policy(
         Policy(stage=1),
         [(TAG, Policy(stage=2, settle_s=1.0))],
         (DEVICE, Policy(stage=3, settle_s=2.0, ramp_step=0.5)),
@@ -116,10 +118,10 @@ def test_each_part_comes_from_the_pv_then_a_tag_then_the_device_then_drey() -> N
 
 def test_a_completion_brings_its_done_channel() -> None:
     of_tag = Policy(CompletionMode.DONE_CHANNEL, done_channel=".DMOV")
-    assert effective(Policy(CompletionMode.SENT), [(TAG, of_tag)]).policy == Policy(
+    assert effective_policy(Policy(CompletionMode.SENT), [(TAG, of_tag)]).policy == Policy(
         CompletionMode.SENT
     )
-    assert effective(
+    assert effective_policy(
         NO_POLICY, [(TAG, of_tag)], (DEVICE, Policy(CompletionMode.SENT))
     ) == Effective(of_tag, (("completion", TAG),))
 
@@ -127,7 +129,7 @@ def test_a_completion_brings_its_done_channel() -> None:
 def test_of_several_tags_the_strictest_counts() -> None:
     one = Policy(settle_s=1.0, ramp_rate=2.0, ramp_step=0.5, allowed_low=-5.0, allowed_high=5.0)
     other = Policy(settle_s=3.0, ramp_rate=1.0, ramp_step=0.7, allowed_low=-2.0)
-    found = effective(NO_POLICY, [(TAG, one), (OTHER, other)])
+    found = effective_policy(NO_POLICY, [(TAG, one), (OTHER, other)])
     assert found.policy == Policy(
         settle_s=3.0, ramp_rate=1.0, ramp_step=0.5, allowed_low=-2.0, allowed_high=5.0
     )
@@ -160,11 +162,11 @@ def test_of_several_tags_the_strictest_counts() -> None:
 def test_what_cannot_be_followed_together_is_said(
     own: Policy, one: Policy, other: Policy, why: str
 ) -> None:
-    found = effective(own, [(TAG, one), (OTHER, other)])
+    found = effective_policy(own, [(TAG, one), (OTHER, other)])
     assert len(found.contradictions) == 1 and why in found.contradictions[0]
     # where the PV itself says it, tags contradict nobody
     says_it = Policy(CompletionMode.PUT_CALLBACK, 5.0, 0.0, 1, allowed_low=0.0)
-    assert effective(says_it, [(TAG, one), (OTHER, other)]).contradictions == ()
+    assert effective_policy(says_it, [(TAG, one), (OTHER, other)]).contradictions == ()
 
 
 @given(st.lists(POLICIES, max_size=3), POLICIES, POLICIES)
@@ -172,7 +174,7 @@ def test_every_part_has_a_source_exactly_where_it_is_said(
     tags: list[Policy], device: Policy, own: Policy
 ) -> None:
     named = [(PolicySpeaker(SpeakerKind.TAG, str(i), "G"), tag) for i, tag in enumerate(tags)]
-    found = effective(own, named, (DEVICE, device))
+    found = effective_policy(own, named, (DEVICE, device))
     said = {
         part
         for part, names in PARTS.items()

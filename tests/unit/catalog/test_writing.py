@@ -42,17 +42,17 @@ async def test_no_statement_grows_with_the_number_of_pvs(monkeypatch, pvs: int) 
 
     edit = memory.edit()
     for i in range(pvs):
-        edit.create(Draft(name=f"P{i}", setpoint_address=f"S{i}", readback_address=f"R{i}"), [])
+        edit.create_pv(Draft(name=f"P{i}", setpoint_address=f"S{i}", readback_address=f"R{i}"), [])
     added: Any = Recorder()
-    await writing.write(added, memory.commit(edit))
+    await writing.write_changes(added, memory.commit(edit))
     assert max(map(max, added.lines.values())) <= MOST
     assert (sum(added.lines["pv"]), sum(added.lines["channel"])) == (pvs, 2 * pvs)
 
     edit = memory.edit()
     for draft in edit.at_rows(range(pvs)):
-        edit.delete(draft)
+        edit.delete_pv(draft)
     deleted: Any = Recorder()
-    await writing.write(deleted, memory.commit(edit))
+    await writing.write_changes(deleted, memory.commit(edit))
     assert max(deleted.lines["pv_new"]) <= MOST and sum(deleted.lines["pv_new"]) == pvs
     assert max(map(len, deleted.numbers)) <= MOST
     assert sum(map(len, deleted.numbers)) == 2 * pvs

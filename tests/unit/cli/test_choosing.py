@@ -9,13 +9,13 @@ from drey_cli.errors import CliError
 from drey_cli.naming import match_id
 from drey_cli.options import parse_seconds, to_duration
 from drey_cli.selection import Choice
-from drey_cli.settings import CommonOptions, resolve
+from drey_cli.settings import CommonOptions, resolve_connection
 
 IDS = [("0192aaaa-x", "golden"), ("0192bbbb-y", "night"), ("0193cccc-z", "night")]
 
 
 def test_patterns_among_names_are_globs():
-    selector = Choice(names=["A", "B*", "C?"], globs=["D[12]"]).required()
+    selector = Choice(names=["A", "B*", "C?"], globs=["D[12]"]).required_selector()
     assert list(selector.names) == ["A"]
     assert list(selector.globs) == ["B*", "C?", "D[12]"]
     assert not selector.all
@@ -23,47 +23,47 @@ def test_patterns_among_names_are_globs():
 
 def test_nothing_chosen_is_never_everything():
     with pytest.raises(CliError) as caught:
-        Choice().required()
+        Choice().required_selector()
     assert caught.value.code == 2
     with pytest.raises(CliError):
-        Choice(except_names=["A"]).required()
-    assert Choice().optional() is None
+        Choice(except_names=["A"]).required_selector()
+    assert Choice().optional_selector() is None
 
 
 def test_an_exception_alone_is_taken_from_all_where_a_choice_is_optional():
-    selector = Choice(except_devices=["MOTR", "BPM"]).optional()
+    selector = Choice(except_devices=["MOTR", "BPM"]).optional_selector()
     assert selector is not None and selector.all
     assert list(selector.excluding.devices) == ["MOTR", "BPM"]
 
 
 def test_exceptions_that_would_narrow_each_other_are_refused():
     with pytest.raises(CliError, match="several kinds"):
-        Choice(all=True, except_names=["A"], except_devices=["B"]).build()
+        Choice(all=True, except_names=["A"], except_devices=["B"]).build_selector()
     with pytest.raises(CliError, match="several kinds"):
-        Choice(all=True, except_tags=["G=a", "H=b"]).build()
+        Choice(all=True, except_tags=["G=a", "H=b"]).build_selector()
 
 
 def test_all_excludes_names_not_devices():
-    assert Choice(all=True, devices=["D"]).required().all
+    assert Choice(all=True, devices=["D"]).required_selector().all
     with pytest.raises(CliError):
-        Choice(all=True, names=["A"]).required()
+        Choice(all=True, names=["A"]).required_selector()
 
 
 @pytest.mark.parametrize("text", ["", "=a", "G=", "G=,"])
 def test_malformed_tags_are_usage_errors(text):
     with pytest.raises(CliError) as caught:
-        Choice(tags=[text]).required()
+        Choice(tags=[text]).required_selector()
     assert caught.value.code == 2
 
 
 def test_names_from_a_file(tmp_path):
     path = tmp_path / "names"
     path.write_text("# mine\n A \n\nB*\n")
-    selector = Choice(names_from=str(path)).required()
+    selector = Choice(names_from=str(path)).required_selector()
     assert (list(selector.names), list(selector.globs)) == (["A"], ["B*"])
     path.write_text("# none\n")
     with pytest.raises(CliError):
-        Choice(names_from=str(path)).required()
+        Choice(names_from=str(path)).required_selector()
 
 
 def test_ids_by_title_and_by_unique_part():
@@ -97,14 +97,14 @@ def test_durations():
 def test_server_is_found_in_order(tmp_path):
     env = {"HOME": str(tmp_path)}
     with pytest.raises(CliError) as caught:
-        resolve(CommonOptions(), environ=env, folder=tmp_path)
+        resolve_connection(CommonOptions(), environ=env, folder=tmp_path)
     assert caught.value.code == 2
     _write_here(tmp_path)
-    found = resolve(CommonOptions(), environ=env, folder=tmp_path)
+    found = resolve_connection(CommonOptions(), environ=env, folder=tmp_path)
     assert (found.server, found.key) == ("127.0.0.1:1", "here")
-    assert resolve(CommonOptions(key="opt"), environ=env, folder=tmp_path).key == "opt"
+    assert resolve_connection(CommonOptions(key="opt"), environ=env, folder=tmp_path).key == "opt"
     env |= {"DREY_KEY": "env", "DREY_SERVER": "127.0.0.1:2"}
-    found = resolve(CommonOptions(), environ=env, folder=tmp_path)
+    found = resolve_connection(CommonOptions(), environ=env, folder=tmp_path)
     assert (found.server, found.key) == ("127.0.0.1:2", "env")
 
 
@@ -128,21 +128,21 @@ def test_a_key_of_the_environment_goes_to_no_server_that_a_file_here_names(
     (tmp_path / "secret").write_text("env\n")
     env = {"HOME": str(tmp_path), name: str(tmp_path / "secret")}
     with pytest.raises(CliError, match="belongs to") as caught:
-        resolve(CommonOptions(), environ=env, folder=tmp_path)
+        resolve_connection(CommonOptions(), environ=env, folder=tmp_path)
     assert "DREY_SERVER=127.0.0.1:1" in caught.value.remedy
     # who names the server means it
     named = CommonOptions(server="127.0.0.1:1")
-    assert resolve(named, environ=env, folder=tmp_path).key
+    assert resolve_connection(named, environ=env, folder=tmp_path).key
     state = CommonOptions(state=str(found_here.parent))
-    assert resolve(state, environ=env, folder=tmp_path).key
+    assert resolve_connection(state, environ=env, folder=tmp_path).key
 
 
 def test_a_key_of_the_environment_belongs_to_the_server_of_the_environment(tmp_path):
     env = {"DREY_KEY": "env", "DREY_SERVER": "127.0.0.1:1"}
     with pytest.raises(CliError, match=r"belongs to 127\.0\.0\.1:1"):
-        resolve(CommonOptions(server="127.0.0.1:2"), environ=env, folder=tmp_path)
+        resolve_connection(CommonOptions(server="127.0.0.1:2"), environ=env, folder=tmp_path)
     other = CommonOptions(server="127.0.0.1:2", key="own")
-    assert resolve(other, environ=env, folder=tmp_path).key == "own"
+    assert resolve_connection(other, environ=env, folder=tmp_path).key == "own"
 
 
 @pytest.mark.parametrize("which", ["file", "folder"])
@@ -150,9 +150,9 @@ def test_a_file_here_that_others_can_write_is_not_believed(tmp_path, found_here,
     each = found_here if which == "file" else found_here.parent
     each.chmod(0o777)
     with pytest.raises(CliError, match="written by other users"):
-        resolve(CommonOptions(), environ={}, folder=tmp_path)
+        resolve_connection(CommonOptions(), environ={}, folder=tmp_path)
     # and it is in nobody's way who names a server
-    found = resolve(CommonOptions(server="127.0.0.1:1"), environ={}, folder=tmp_path)
+    found = resolve_connection(CommonOptions(server="127.0.0.1:1"), environ={}, folder=tmp_path)
     assert found.key == ""
 
 
@@ -168,22 +168,24 @@ def test_a_file_here_of_another_user_is_not_believed(tmp_path, found_here, monke
 
     monkeypatch.setattr(Path, "stat", stat)
     with pytest.raises(CliError, match="belongs to another user"):
-        resolve(CommonOptions(), environ={"DREY_KEY": "env"}, folder=tmp_path)
+        resolve_connection(CommonOptions(), environ={"DREY_KEY": "env"}, folder=tmp_path)
 
 
 def test_a_key_never_travels_to_another_server(tmp_path):
     (tmp_path / "client.toml").write_text('server = "127.0.0.1:1"\nkey = "secret"\n')
     options = CommonOptions(state=str(tmp_path), server="127.0.0.1:2")
-    assert resolve(options, environ={}, folder=tmp_path).key == ""
+    assert resolve_connection(options, environ={}, folder=tmp_path).key == ""
 
 
 def test_a_key_never_travels_in_clear_text_unasked(tmp_path):
     options = CommonOptions(server="far.example:7443", key="k")
     with pytest.raises(CliError, match="clear text"):
-        resolve(options, environ={}, folder=tmp_path)
-    assert resolve(CommonOptions(tls=True).over(options), environ={}, folder=tmp_path).tls
-    plain = CommonOptions(plaintext=True).over(options)
-    assert resolve(plain, environ={}, folder=tmp_path).key == "k"
+        resolve_connection(options, environ={}, folder=tmp_path)
+    assert resolve_connection(
+        CommonOptions(tls=True).merged_over(options), environ={}, folder=tmp_path
+    ).tls
+    plain = CommonOptions(plaintext=True).merged_over(options)
+    assert resolve_connection(plain, environ={}, folder=tmp_path).key == "k"
 
 
 def test_profiles(tmp_path):
@@ -195,8 +197,8 @@ def test_profiles(tmp_path):
     )
     (folder / "ring.key").write_text("abc\n")
     env = {"XDG_CONFIG_HOME": str(tmp_path)}
-    found = resolve(CommonOptions(), environ=env, folder=tmp_path)
+    found = resolve_connection(CommonOptions(), environ=env, folder=tmp_path)
     assert (found.server, found.key) == ("127.0.0.1:7", "abc")
     for name in ("odd", "none"):
         with pytest.raises(CliError):
-            resolve(CommonOptions(profile=name), environ=env, folder=tmp_path)
+            resolve_connection(CommonOptions(profile=name), environ=env, folder=tmp_path)

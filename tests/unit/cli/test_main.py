@@ -12,7 +12,7 @@ import pytest
 from drey_cli import start
 from drey_cli.commands import SUMMARIES
 from drey_cli.errors import ExitCode
-from drey_cli.main import every_command, load_command, run
+from drey_cli.main import every_command, load_command, run_command
 from drey_cli.options import argument, option, packed_options
 from drey_cli.session import command, group
 
@@ -22,7 +22,7 @@ OPTION = re.compile(r"(?<=[`, ])(--[a-z][a-z-]*)(?=[`, ])")
 
 
 def test_the_root_says_of_each_command_what_it_says_itself(capsys):
-    assert run(["--help"]) == 0
+    assert run_command(["--help"]) == 0
     shown = capsys.readouterr().out
     for name, summary in SUMMARIES.items():
         assert f" {name} " in shown
@@ -31,7 +31,7 @@ def test_the_root_says_of_each_command_what_it_says_itself(capsys):
 
 def test_a_command_loads_no_other(address_nowhere):
     code = (
-        "import sys; from drey_cli.main import run; run(sys.argv[1:]);"
+        "import sys; from drey_cli.main import run_command; run_command(sys.argv[1:]);"
         "print(sorted(m for m in sys.modules if m.startswith('drey_cli.commands.')))"
     )
     done = subprocess.run(
@@ -63,10 +63,10 @@ def test_ctrl_c_while_the_command_line_is_loaded_is_no_traceback(monkeypatch):
 
 @pytest.mark.parametrize("command", [["pv", "get"], ["status", "--key"], ["restore", "plan"]])
 def test_what_is_not_utf8_is_refused_before_anything_is_sent(capsys, monkeypatch, command):
-    assert run([*command, b"x\xff".decode(errors="surrogateescape")]) == 2
+    assert run_command([*command, b"x\xff".decode(errors="surrogateescape")]) == 2
     assert "is not UTF-8 at character 2" in capsys.readouterr().err
     monkeypatch.setenv("DREY_KEY", b"k\xff".decode(errors="surrogateescape"))
-    assert run(["status"]) == 2
+    assert run_command(["status"]) == 2
     shown = capsys.readouterr().err
     assert "DREY_KEY is not UTF-8" in shown
     assert "dcff" not in shown
@@ -79,7 +79,7 @@ def test_every_command_has_help_and_json(capsys):
             continue
         options = {option for parameter in built.params for option in parameter.opts}
         assert {"--json", "--utc", "--server", "--key", "--timeout"} <= options, path
-        assert run([*path, "--help"]) == 0
+        assert run_command([*path, "--help"]) == 0
         assert "Usage" in capsys.readouterr().out
 
 
@@ -131,14 +131,14 @@ def test_packed_options_reach_the_function_as_one_object_beside_its_own():
 
 
 def test_wrong_usage_is_two_and_json_errors_are_json(capsys):
-    assert run(["nonsense"]) == 2
+    assert run_command(["nonsense"]) == 2
     capsys.readouterr()
-    assert run(["pv", "list", "--nonsense", "--json"]) == 2
+    assert run_command(["pv", "list", "--nonsense", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["reason"] == "USAGE"
 
 
 def test_unreachable_is_three(capsys):
-    assert run(["pv", "list", "--server", "127.0.0.1:1", "--timeout", "2s"]) == 3
+    assert run_command(["pv", "list", "--server", "127.0.0.1:1", "--timeout", "2s"]) == 3
     assert "cannot reach" in capsys.readouterr().err
 
 
@@ -166,7 +166,7 @@ WITH_MONITOR = AREAS - {"drey.compare"}
 )
 def test_a_command_imports_no_more_than_it_needs(words, forbidden, address_nowhere):
     code = (
-        "import sys; from drey_cli.main import run; run(sys.argv[1:]);"
+        "import sys; from drey_cli.main import run_command; run_command(sys.argv[1:]);"
         "print(*sys.modules, file=sys.stderr, sep='\\n')"
     )
     where = [] if "--help" in words else address_nowhere

@@ -51,18 +51,18 @@ def row(text):
 
 
 WAYS = {
-    "text": lambda out: out.text(TEXT),
-    "styled text": lambda out: out.text(TEXT, "bold"),
-    "cell": lambda out: out.draw(Cell(TEXT, "red")),
-    "note": lambda out: out.note(TEXT),
-    "question": lambda out: out.ask(TEXT),
-    "error": lambda out: out.error(
+    "text": lambda out: out.print_text(TEXT),
+    "styled text": lambda out: out.print_text(TEXT, "bold"),
+    "cell": lambda out: out.draw_parts(Cell(TEXT, "red")),
+    "note": lambda out: out.print_note(TEXT),
+    "question": lambda out: out.ask_question(TEXT),
+    "error": lambda out: out.print_error(
         CliError(TEXT, reason=TEXT, field=TEXT, remedy=TEXT, metadata={"pv": TEXT})
     ),
-    "table": lambda out: out.table(Table((Column("x"),), [[TEXT], [Cell(TEXT)]], TEXT, TEXT)),
-    "document": lambda out: out.document({TEXT: [TEXT]}),
-    "line": lambda out: out.line({TEXT: TEXT}),
-    "row": lambda out: out.table(rows_table([row(TEXT)], {}, utc=True)),
+    "table": lambda out: out.print_table(Table((Column("x"),), [[TEXT], [Cell(TEXT)]], TEXT, TEXT)),
+    "document": lambda out: out.write_document({TEXT: [TEXT]}),
+    "line": lambda out: out.write_line({TEXT: TEXT}),
+    "row": lambda out: out.print_table(rows_table([row(TEXT)], {}, utc=True)),
 }
 
 
@@ -77,7 +77,7 @@ def test_no_character_acts_on_the_terminal(monkeypatch, is_terminal, way):
 
 def test_a_file_goes_to_a_pipe_as_it_is_and_onto_a_terminal_escaped(monkeypatch, is_terminal):
     written = Written(monkeypatch, is_terminal)
-    Output().raw(TEXT.encode())
+    Output().write_raw(TEXT.encode())
     assert (written.text() == TEXT) is not is_terminal
     assert bool(set(written.text()) & set(HOSTILE)) is not is_terminal
 
@@ -85,7 +85,7 @@ def test_a_file_goes_to_a_pipe_as_it_is_and_onto_a_terminal_escaped(monkeypatch,
 def test_a_document_says_the_same_after_escaping(monkeypatch, is_terminal):
     written = Written(monkeypatch, is_terminal)
     document = {TEXT: TEXT, "plain": "Größe 束流\n"}
-    Output().document(document)
+    Output().write_document(document)
     assert json.loads(written.text()) == document
     assert "束流" in written.text()
 
@@ -112,7 +112,7 @@ SNAPSHOTS = [
 def test_a_table_fits_the_terminal_and_nothing_of_it_is_cut_off(monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     written = Written(monkeypatch, is_terminal=True)
-    Output(color=False).table(snapshots_table(SNAPSHOTS, utc=True))
+    Output(color=False).print_table(snapshots_table(SNAPSHOTS, utc=True))
     lines = written.text().splitlines()
     assert max(map(len, lines)) <= width
     assert "…" not in written.text()
@@ -125,7 +125,7 @@ def test_a_table_fits_the_terminal_and_nothing_of_it_is_cut_off(monkeypatch, wid
 def test_a_pipe_gets_whole_lines_whatever_the_terminal(monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     written = Written(monkeypatch, is_terminal=False)
-    Output().table(snapshots_table(SNAPSHOTS, utc=True))
+    Output().print_table(snapshots_table(SNAPSHOTS, utc=True))
     head, *rows = written.text().splitlines()
     assert head.startswith("ID")
     for row, snapshot in zip(rows, SNAPSHOTS, strict=True):
@@ -145,12 +145,12 @@ def test_a_list_fits_a_narrow_terminal_and_its_ids_can_still_be_typed(monkeypatc
     ]
     monkeypatch.setenv("COLUMNS", "80")
     terminal = Written(monkeypatch, is_terminal=True)
-    Output().table(snapshots_table(snapshots, utc=False))
+    Output().print_table(snapshots_table(snapshots, utc=False))
     lines = terminal.text().splitlines()
     assert max(map(len, lines)) <= 80
     assert all(any(f"00000000{index:04x}" in line for line in lines) for index in range(3))
     pipe = Written(monkeypatch, is_terminal=False)
-    Output().table(snapshots_table(snapshots, utc=False))
+    Output().print_table(snapshots_table(snapshots, utc=False))
     assert all(snapshot.id in pipe.text() for snapshot in snapshots)
 
 
@@ -163,7 +163,7 @@ def test_a_narrow_terminal_cuts_no_number_name_or_id_while_text_can_be_folded():
             Column("what it means"),
         )
     )
-    table.add("GONE:LI20:901:BDES", "-123456.789", "disconnected-in-both", "as it was " * 6)
+    table.add_row("GONE:LI20:901:BDES", "-123456.789", "disconnected-in-both", "as it was " * 6)
     assert folded_columns(table, 200) == set()
     assert folded_columns(table, 60) == {2, 3}
     assert folded_columns(table, 48) == {0, 2, 3}

@@ -50,26 +50,26 @@ def test_a_value_whose_rest_never_came_keeps_its_mark():
 
 
 def baseline(model, *rows, keeps=False, token="t"):
-    model.apply(Response(baseline_begin={"pv_count": len(rows), "keeps_state": keeps}))
-    model.apply(Response(baseline={"rows": rows}))
-    model.apply(Response(baseline_end={"token": token}))
+    model.apply_message(Response(baseline_begin={"pv_count": len(rows), "keeps_state": keeps}))
+    model.apply_message(Response(baseline={"rows": rows}))
+    model.apply_message(Response(baseline_end={"token": token}))
 
 
 def test_baseline_and_diffs_fold():
     model = WatchModel()
     baseline(model, row(1, 1.0), row(2, 2.0))
     assert model.complete and model.token == "t"
-    change = model.apply(Response(diff={"rows": [row(2, 5.0)], "merged": 4}))
+    change = model.apply_message(Response(diff={"rows": [row(2, 5.0)], "merged": 4}))
     assert [each.number for each in change.rows] == [2]
     assert model.rows[2].setpoint.float64_value == 5.0 and model.merged == 4
-    model.apply(Response(left={"pvs": [{"number": 1, "name": "P1"}]}))
+    model.apply_message(Response(left={"pvs": [{"number": 1, "name": "P1"}]}))
     assert set(model.rows) == {2}
 
 
 def test_a_lost_stream_makes_all_stale_until_it_goes_on():
     model = WatchModel()
     baseline(model, row(1, 1.0, freshness=value_pb2.FRESHNESS_FRESH))
-    model.lost()
+    model.mark_lost()
     assert model.stale_count == 1 and not model.connected
     baseline(model, keeps=True, token="u")
     assert model.stale_count == 0 and set(model.rows) == {1} and model.token == "u"
@@ -80,10 +80,12 @@ def test_a_lost_stream_makes_all_stale_until_it_goes_on():
 def test_freshness_and_stalling_are_told_once():
     model = WatchModel()
     baseline(model, row(1, 1.0))
-    change = model.apply(Response(freshness={"freshness": 2, "all": True, "reason": "silent"}))
+    change = model.apply_message(
+        Response(freshness={"freshness": 2, "all": True, "reason": "silent"})
+    )
     assert change.notice == "stale: all PVs: silent" and model.stale_count == 1
-    assert model.apply(Response(checkpoint={"stalled": True, "token": "x"})).notice
-    assert not model.apply(Response(checkpoint={"stalled": True})).notice
+    assert model.apply_message(Response(checkpoint={"stalled": True, "token": "x"})).notice
+    assert not model.apply_message(Response(checkpoint={"stalled": True})).notice
     assert model.token == "x"
 
 
@@ -93,13 +95,13 @@ def test_a_diff_changes_what_it_holds_and_no_other_channel():
         number=7, name="A", setpoint={"float64_value": 1.0}, readback={"float64_value": 2.0}
     )
     baseline(model, both)
-    change = model.apply(
+    change = model.apply_message(
         Response(diff={"rows": [{"number": 7, "name": "A", "setpoint": {"float64_value": 3.0}}]})
     )
     for row in (model.rows[7], *change.rows):
         assert (row.setpoint.float64_value, row.readback.float64_value) == (3.0, 2.0)
     # it has other channels now: it leaves, without a word to people, and comes without a readback
     left = Response(left={"pvs": [{"number": 7, "name": "A", "reason": 3}]})
-    assert model.apply(left).notice == ""
-    model.apply(Response(diff={"rows": [{"number": 7, "name": "A", "setpoint": {}}]}))
+    assert model.apply_message(left).notice == ""
+    model.apply_message(Response(diff={"rows": [{"number": 7, "name": "A", "setpoint": {}}]}))
     assert not model.rows[7].HasField("readback")

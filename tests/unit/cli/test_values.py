@@ -6,7 +6,7 @@ import pytest
 
 from drey.common.v1 import value_pb2
 from drey_cli.render.comparisons import deviation_cell
-from drey_cli.render.table import Cell, Column, Table, escape, plain_lines
+from drey_cli.render.table import Cell, Column, Table, escape_text, plain_lines
 from drey_cli.render.values import alarm_cell, format_value, value_cell
 from drey_cli.render.words import format_span, format_time
 
@@ -91,8 +91,8 @@ def test_unknown_enums_of_a_newer_server_are_shown_not_fatal():
 
 
 def test_escape_leaves_ordinary_text():
-    assert escape("Größe ∞") == "Größe ∞"
-    assert escape("\u202e") == "\\u202e"
+    assert escape_text("Größe ∞") == "Größe ∞"
+    assert escape_text("\u202e") == "\\u202e"
 
 
 def test_times():
@@ -120,8 +120,8 @@ def test_deviation_bars_grow_with_the_deviation():
 
 def test_plain_tables_align_and_never_break_a_line():
     table = Table((Column("PV"), Column("n", right=True)))
-    table.add("A", "1")
-    table.add(Cell("LONG\nNAME", "red"), "200")
+    table.add_row("A", "1")
+    table.add_row(Cell("LONG\nNAME", "red"), "200")
     assert plain_lines(table) == ["PV           N", "A            1", "LONG⏎NAME  200"]
     with pytest.raises(ValueError, match="1 cells"):
-        table.add("x")
+        table.add_row("x")

@@ -69,10 +69,10 @@ async def test_a_watch_that_is_cancelled_as_a_message_comes_ends(turns):
 def test_what_is_held_has_the_name_that_was_told_last():
     row, metadata = value_pb2.PvRow(number=4, name="before"), watch_pb2.MetadataChunk()
     model = WatchModel()
-    model.apply(monitor_service_pb2.WatchPvsResponse(baseline={"rows": [row]}))
+    model.apply_message(monitor_service_pb2.WatchPvsResponse(baseline={"rows": [row]}))
     row.name = "after"
-    model.apply(monitor_service_pb2.WatchPvsResponse(diff={"rows": [row]}))
+    model.apply_message(monitor_service_pb2.WatchPvsResponse(diff={"rows": [row]}))
     assert model.rows[4].name == "after"
     metadata.rows.add(number=4, name="夜班")
-    model.apply(monitor_service_pb2.WatchPvsResponse(metadata=metadata))
+    model.apply_message(monitor_service_pb2.WatchPvsResponse(metadata=metadata))
     assert model.rows[4].name == "夜班"

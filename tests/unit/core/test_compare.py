@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drey_core.compare import DifferenceClass as D
-from drey_core.compare import compare, summarise
+from drey_core.compare import compare, summarise_classes
 from drey_core.values import ARRAY, Columns, Kind, State, pack_strings
 from drey_testing.corpus import Case, cases, columns, columns_of, hostile_columns
 
@@ -220,7 +220,7 @@ def test_missing_is_not_equal():
 def test_equal_heaps_do_not_hide_what_moved_in_them():
     raw = pack_strings([b"a"])
     a = columns_of([Case("x", Kind.STRING, b"ab"), Case("y", Kind.STRING | ARRAY, raw)])
-    b = a.take(np.array([1, 0]))
+    b = a.take_rows(np.array([1, 0]))
     assert compare(a, b, *tolerances(2)).cls.tolist() == [D.DIFFERENT, D.DIFFERENT]
 
 
@@ -228,7 +228,7 @@ def test_equal_heaps_do_not_hide_what_moved_in_them():
 def test_the_summary_partitions_the_pvs(rows):
     sp, has_sp, rb, has_rb = (np.array([r[i] for r in rows]) for i in range(4))
     args = sp.astype("u1"), has_sp.astype(bool), rb.astype("u1"), has_rb.astype(bool)
-    summary = summarise(*args)
+    summary = summarise_classes(*args)
     kinds = []
     for s, hs, r, hr in rows:
         classes = {c for c, has in ((s, hs), (r, hr)) if has and c}

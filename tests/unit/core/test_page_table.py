@@ -34,13 +34,13 @@ def test_folding_batches_keeps_the_last_value_of_each_channel(batches):
     latest = {}
     for batch in batches:
         cols = batch_columns(batch)
-        touched = table.apply(cols)
+        touched = table.apply_batch(cols)
         assert touched.tolist() == sorted({slot // PAGE_SLOTS for slot in batch})
         for row, slot in enumerate(batch):
             latest[slot] = cell(cols, row)
     keys = np.array(list(latest), np.int64)
-    for source in (table, table.taken(np.arange(3))):
-        back = source.columns(keys)
+    for source in (table, table.take_pages(np.arange(3))):
+        back = source.columns_of_channels(keys)
         assert [cell(back, row) for row in range(len(keys))] == list(latest.values())
 
 
@@ -50,11 +50,11 @@ def test_a_page_depends_on_its_values_not_on_their_way(batches):
     slow, fast = PageTable(np.arange(3)), PageTable(np.arange(3))
     latest = {}
     for batch in batches:
-        slow.apply(batch_columns(batch))
-        slow.taken(np.arange(3))
+        slow.apply_batch(batch_columns(batch))
+        slow.take_pages(np.arange(3))
         latest.update(batch)
-    fast.apply(batch_columns(dict(sorted(latest.items(), reverse=True))))
-    a, b = slow.taken(np.arange(3)), fast.taken(np.arange(3))
+    fast.apply_batch(batch_columns(dict(sorted(latest.items(), reverse=True))))
+    a, b = slow.take_pages(np.arange(3)), fast.take_pages(np.arange(3))
     assert value_hashes(a) == value_hashes(b)
 
 
@@ -63,11 +63,11 @@ def test_a_page_depends_on_its_values_not_on_their_way(batches):
 def test_a_mask_keeps_what_was_asked_and_nothing_else(keep):
     cols = hostile_columns(first_key=100)
     table = PageTable(np.arange(3))
-    table.apply(cols)
-    pages = table.taken(np.arange(3))
+    table.apply_batch(cols)
+    pages = table.take_pages(np.arange(3))
     masked = mask_pages(pages, np.array(sorted(keep), np.int64))
     every = np.arange(3 * PAGE_SLOTS)
-    before, after = pages.columns(every), masked.columns(every)
+    before, after = pages.columns_of_channels(every), masked.columns_of_channels(every)
     for slot in every.tolist():
         if slot in keep:
             assert cell(after, slot) == cell(before, slot)
@@ -79,21 +79,23 @@ def test_a_mask_keeps_what_was_asked_and_nothing_else(keep):
 def test_clearing_replacing_and_adding_pages():
     cols = hostile_columns()
     table = PageTable(np.array([0]))
-    table.apply(cols)
+    table.apply_batch(cols)
     table.add_pages(np.array([5, 0]))
-    assert table.numbers.tolist() == [0, 5]
-    assert cell(table.columns(cols.key), 3) == cell(cols, 3)
+    assert table.page_numbers.tolist() == [0, 5]
+    assert cell(table.columns_of_channels(cols.key), 3) == cell(cols, 3)
     copy = PageTable(np.array([0]))
-    copy.replace_pages(np.array([0]), table.taken(np.array([0])))
-    copy.apply(cols.take(np.array([1])))
-    assert value_hashes(copy.taken(np.array([0]))) == value_hashes(table.taken(np.array([0])))
-    table.clear(cols.key)
-    empty = Pages.empty(np.array([0]))
-    assert value_hashes(table.taken(np.array([0]))) == value_hashes(empty)
+    copy.replace_pages(np.array([0]), table.take_pages(np.array([0])))
+    copy.apply_batch(cols.take_rows(np.array([1])))
+    assert value_hashes(copy.take_pages(np.array([0]))) == value_hashes(
+        table.take_pages(np.array([0]))
+    )
+    table.clear_channels(cols.key)
+    empty = Pages.empty_pages(np.array([0]))
+    assert value_hashes(table.take_pages(np.array([0]))) == value_hashes(empty)
 
 
 def test_channels_of_no_page_are_absent():
     table = PageTable(np.array([1]))
-    table.apply(hostile_columns())
-    out = table.columns(np.array([0, 300, 5000]))
+    table.apply_batch(hostile_columns())
+    out = table.columns_of_channels(np.array([0, 300, 5000]))
     assert out.state.tolist() == [0, 0, 0]

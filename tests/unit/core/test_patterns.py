@@ -42,7 +42,7 @@ def test_search_finds_each_word_within_one_field(text, names):
         all(any(fnmatch.fnmatchcase(field, f"*{word}*") for field in row) for word in text.split())
         for row in zip(names, devices, strict=True)
     ]
-    assert SearchIndex(names, devices).mask(text).tolist() == expected
+    assert SearchIndex(names, devices).matching_mask(text).tolist() == expected
 
 
 def test_forgetting_what_was_remembered_changes_nothing(monkeypatch):
@@ -75,15 +75,15 @@ def test_a_character_of_a_text_is_looked_at_once(patterns):
 
 def test_patterns_that_trip_a_matcher_that_tries_again():
     index = SearchIndex(["a" * 60] * 50, ["b" * 2000] * 50)
-    assert not index.mask("*?" * 200 + "~").any()
-    assert not index.mask("~" + "?*" * 200).any()
-    assert index.mask("*?" * 200 + "b").all()
+    assert not index.matching_mask("*?" * 200 + "~").any()
+    assert not index.matching_mask("~" + "?*" * 200).any()
+    assert index.matching_mask("*?" * 200 + "b").all()
 
 
 def test_globs_of_one_selector_are_bounded_together():
-    Selector(globs=("*" * (MAX_CHARACTERS // 2),) * 2).validate()
+    Selector(globs=("*" * (MAX_CHARACTERS // 2),) * 2).validate_selector()
     with pytest.raises(InvalidArgument) as refused:
-        Selector(all=True, excluding=Selector(globs=("?" * 400,) * 100)).validate()
+        Selector(all=True, excluding=Selector(globs=("?" * 400,) * 100)).validate_selector()
     assert refused.value.reason is Reason.TOO_MANY
     assert refused.value.field == "selector.excluding.globs"
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drey_core.errors import InvalidArgument, NotFound, Reason, Unimplemented
-from drey_core.ids import uuid7
+from drey_core.ids import new_uuid7
 from drey_core.search import SearchIndex
 from drey_core.selector import Selector, SelectorIndex, TagFilter
 
-IDS = [uuid7(1_785_000_000_000_000_000 + i * 10**6, bytes([i] * 8)) for i in range(5)]
+IDS = [new_uuid7(1_785_000_000_000_000_000 + i * 10**6, bytes([i] * 8)) for i in range(5)]
 NAMES = ["SR01:QF1", "SR01:QF2", "SR02:QF1", "SR02:BPM", "Über[1]"]
 
 
@@ -31,7 +31,7 @@ def index(**more) -> SelectorIndex:
 
 
 def chosen(selector: Selector, **more) -> list[int]:
-    return index(**more).select(selector).rows.tolist()
+    return index(**more).select_rows(selector).rows.tolist()
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_nesting_has_an_end():
     selector = Selector(all=True)
     for _ in range(3):
         selector = Selector(all=True, excluding=selector)
-    selector.validate()
+    selector.validate_selector()
     with pytest.raises(InvalidArgument, match="deeper than 4"):
-        Selector(all=True, excluding=selector).validate()
+        Selector(all=True, excluding=selector).validate_selector()
 
 
 def test_unknown_names_are_errors_or_are_listed():
@@ -105,10 +105,10 @@ def test_unknown_names_are_errors_or_are_listed():
         chosen(selector)
     assert caught.value.field == "selector.names[0]"
     assert caught.value.metadata["id"] == "X"
-    found = index().select(selector, allow_unknown=True)
+    found = index().select_rows(selector, allow_unknown=True)
     assert found.not_found == ["X", "", unknown, "5"]
     assert found.rows.tolist() == [0]
-    tags = index().select(
+    tags = index().select_rows(
         Selector(tags=(TagFilter("area", ("LI21", "q")), TagFilter("no"))), allow_unknown=True
     )
     assert tags.not_found == ["area/q", "no"]
@@ -137,7 +137,7 @@ def test_globs_match_as_fnmatch_does(glob, names):
         readback_addresses=blank,
     )
     expected = [i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, glob)]
-    assert catalog.select(Selector(globs=(glob,))).rows.tolist() == expected
+    assert catalog.select_rows(Selector(globs=(glob,))).rows.tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_globs_match_as_fnmatch_does(glob, names):
     ],
 )
 def test_search(text, rows):
-    assert np.flatnonzero(index().search(text)).tolist() == rows
+    assert np.flatnonzero(index().search_mask(text)).tolist() == rows
 
 
 def test_search_of_nothing():
-    assert SearchIndex([], []).mask("x").tolist() == []
+    assert SearchIndex([], []).matching_mask("x").tolist() == []
 
 
 def test_a_record_and_its_val_field_are_one():
@@ -173,7 +173,7 @@ def test_a_record_and_its_val_field_are_one():
     )
 
     def rows(*names: str) -> list[int]:
-        return catalog.select(Selector(names=names)).rows.tolist()
+        return catalog.select_rows(Selector(names=names)).rows.tolist()
 
     assert rows("A.VAL") == rows("A:SP.VAL") == rows("A:RB") == [0]
     assert rows("B") == [1]

@@ -57,9 +57,9 @@ def parse_words(words: list[str]) -> None:
         while isinstance(command, click.Group):
             with command.make_context(name, list(rest), parent=context) as inner:
                 rest = [*inner._protected_args, *inner.args]
-                name, found, rest = command.resolve_command(inner, rest)
+                _, found, rest = command.resolve_command(inner, rest)
                 assert found is not None
-                command = found
+                command, name = found, found.name or ""
         with command.make_context(name, list(rest), parent=context):
             pass
 

@@ -86,7 +86,7 @@ def test_commands_exist(page: Path) -> None:
 
 def test_settings_named_exist(generator: ModuleType) -> None:
     """A variable in a document is one of a service, the command, a build, a benchmark or a test."""
-    from drey_runtime.settings import CLIENT_VARIABLES, SERVICES, variables
+    from drey_runtime.settings import CLIENT_VARIABLES, SERVICES, environment_variables
 
     known = set(CLIENT_VARIABLES) | {
         "DREY_PLAINTEXT",
@@ -101,7 +101,7 @@ def test_settings_named_exist(generator: ModuleType) -> None:
         settings = getattr(
             importlib.import_module(f"drey_{service}.settings"), f"{service.capitalize()}Settings"
         )
-        known |= set(variables(settings).values())
+        known |= set(environment_variables(settings).values())
     for page in [*PAGES, *READMES]:
         named = set(re.findall(r"\bDREY_[A-Z_]+[A-Z]\b(?![_*<])", page.read_text(encoding="utf-8")))
         assert named <= known, f"{name_of(page)}: {named - known}"

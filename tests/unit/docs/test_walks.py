@@ -94,7 +94,7 @@ def test_a_walk_of_an_update_is_there() -> None:
     [
         ("| `libs/core/drey_core/none.py` `values` | gone |", ["libs/core/drey_core/none.py"]),
         (
-            "| `libs/core/drey_core/values.py` `Columns.take`, `Columns.took` | renamed |",
+            "| `libs/core/drey_core/values.py` `Columns.take_rows`, `Columns.took` | renamed |",
             ["libs/core/drey_core/values.py: Columns.took"],
         ),
         (

@@ -59,7 +59,7 @@ def opened(kind: int, raw: bytes) -> tuple[int, int, int, Any]:
 def test_an_extract_says_what_it_is_of(values, most, decimation):
     most = max(most, 2) if decimation == MIN_MAX else most
     raw = np.array(values, "<f8").tobytes()
-    kind, made = ArrayShape(most, decimation).extract(F8, raw)
+    kind, made = ArrayShape(most, decimation).extract_elements(F8, raw)
     if len(values) <= most:
         assert (kind, made) == (F8, raw)
         return
@@ -87,7 +87,7 @@ def test_an_extract_says_what_it_is_of(values, most, decimation):
 @pytest.mark.parametrize("decimation", Decimation)
 def test_every_type_of_elements(element, decimation):
     array = (np.arange(100) % 2).astype(ELEMENT_DTYPE[element])
-    kind, raw = ArrayShape(10, decimation).extract(element | ARRAY, array.tobytes())
+    kind, raw = ArrayShape(10, decimation).extract_elements(element | ARRAY, array.tobytes())
     total, said, step, elements = opened(kind, raw)
     assert total == 100 and len(elements) == 10
     by_stride = decimation == MIN_MAX and element == Kind.ENUM
@@ -100,14 +100,14 @@ def test_every_type_of_elements(element, decimation):
 
 def test_the_smallest_limits_and_the_empty_array():
     array = np.arange(7, dtype="<f8").tobytes()
-    assert opened(*ArrayShape(1, STRIDE).extract(F8, array))[2:] == (7, [0.0])
-    assert opened(*ArrayShape(1, FIRST).extract(F8, array))[2:] == (1, [0.0])
-    total, _, step, pair = opened(*ArrayShape(2, MIN_MAX).extract(F8, array))
+    assert opened(*ArrayShape(1, STRIDE).extract_elements(F8, array))[2:] == (7, [0.0])
+    assert opened(*ArrayShape(1, FIRST).extract_elements(F8, array))[2:] == (1, [0.0])
+    total, _, step, pair = opened(*ArrayShape(2, MIN_MAX).extract_elements(F8, array))
     assert (total, step, pair.tolist()) == (7, 7, [0.0, 6.0])
-    assert opened(*ArrayShape(3, MIN_MAX).extract(F8, array))[3].tolist() == [0.0, 6.0]
+    assert opened(*ArrayShape(3, MIN_MAX).extract_elements(F8, array))[3].tolist() == [0.0, 6.0]
     for decimation in Decimation:
-        assert ArrayShape(2, decimation).extract(F8, b"") == (F8, b"")
-        assert ArrayShape(2, decimation).extract(TEXTS, pack_strings([])) == (
+        assert ArrayShape(2, decimation).extract_elements(F8, b"") == (F8, b"")
+        assert ArrayShape(2, decimation).extract_elements(TEXTS, pack_strings([])) == (
             TEXTS,
             pack_strings([]),
         )
@@ -139,7 +139,7 @@ class Watched:
     def select(self) -> WatchSelection:
         live = self.live
         rows = np.arange(len(live.directory))
-        return WatchSelection.of(
+        return WatchSelection.select_watched(
             rows, live.directory, live.image, Fields.BOTH, 1, self.limits.manner
         )
 
@@ -148,10 +148,10 @@ class Watched:
         self.live.image.apply_batch(columns, 1, self.sequence)
 
     def baseline(self) -> list[int]:
-        return self.take(self.state.everything(self.live.image, self.now))
+        return self.take(self.state.baseline_diff(self.live.image, self.now))
 
     def diff(self) -> list[int]:
-        return self.take(self.state.diff(self.live.image, self.now))
+        return self.take(self.state.next_diff(self.live.image, self.now))
 
     def resume(self) -> list[int]:
         """Another gateway, which knows no more than the token."""
@@ -160,7 +160,7 @@ class Watched:
 
     def take(self, change: WatchDiff) -> list[int]:
         """Channels that came."""
-        cache = self.live.cache(Fields.BOTH)
+        cache = self.live.row_cache(Fields.BOTH)
         rows, shape = self.selection.rows[change.at], self.limits.shape
         sent = b"".join(cache.rows(rows, change.channels, NONE, shape))
         came = []
@@ -214,9 +214,9 @@ def test_columns_say_the_same_as_rows_and_mark_what_is_an_extract():
     watched.put(arrays(setpoint(1), [3.0, math.nan, 1.0, 2.0]))
     watched.put(arrays(readback(1), [b"x"], kind=TEXTS))
     watched.put(floats([setpoint(2)], [5.0]))
-    cache, rows = watched.live.cache(Fields.BOTH), watched.selection.rows
-    taken = cache.columns(rows, np.full(len(rows), BOTH), NONE, watched.limits.shape)
-    (message,) = taken.chunks()
+    cache, rows = watched.live.row_cache(Fields.BOTH), watched.selection.rows
+    taken = cache.taken_columns(rows, np.full(len(rows), BOTH), NONE, watched.limits.shape)
+    (message,) = taken.iterate_chunks()
     columns = Diff.FromString(message).columns
     types = dict(zip(np.frombuffer(columns.channels, "<i8").tolist(), columns.types, strict=True))
     assert types == {setpoint(1): F8 | EXTRACT, readback(1): TEXTS, setpoint(2): 11, readback(2): 0}
@@ -244,16 +244,16 @@ def test_an_extract_is_made_once_for_all_who_have_the_same_limit(monkeypatch):
         made.append(shape)
         return kind, raw
 
-    monkeypatch.setattr(ArrayShape, "extract", extract)
+    monkeypatch.setattr(ArrayShape, "extract_elements", extract)
     watched = Watched(ArrayLimits(ArrayShape(4)))
-    cache, rows = watched.live.cache(Fields.BOTH), watched.selection.rows
+    cache, rows = watched.live.row_cache(Fields.BOTH), watched.selection.rows
     both, four, five = np.full(len(rows), BOTH), ArrayShape(4), ArrayShape(5)
     for shape in (four, four, five):
-        cache.watch(rows, shape)
+        cache.watch_rows(rows, shape)
 
     def read(shape: ArrayShape) -> None:
         cache.rows(rows, both, NONE, shape)
-        cache.columns(rows, both, NONE, shape)
+        cache.taken_columns(rows, both, NONE, shape)
 
     for turn in (1, 2):
         watched.put(arrays(setpoint(1), np.arange(10.0) + turn))
@@ -262,9 +262,9 @@ def test_an_extract_is_made_once_for_all_who_have_the_same_limit(monkeypatch):
         assert made == [four, five] * turn
     # nothing is kept for those who have left, and the whole array is encoded for nobody
     for shape in (four, four, five):
-        cache.leave(rows, shape)
+        cache.leave_rows(rows, shape)
     assert not cache._shaped
-    cache.watch(rows, four)
+    cache.watch_rows(rows, four)
     watched.put(floats([setpoint(2)], [1.0]))
     watched.put(arrays(setpoint(1), np.arange(10.0)))
     cache.rows(rows[1:], both[1:], NONE, four)
@@ -274,11 +274,11 @@ def test_an_extract_is_made_once_for_all_who_have_the_same_limit(monkeypatch):
 def test_what_is_kept_for_limits_is_bounded(monkeypatch):
     monkeypatch.setattr(rows_module, "SHARED_SHAPES", 2)
     watched = Watched(ArrayLimits(ArrayShape(4)))
-    cache, rows = watched.live.cache(Fields.BOTH), watched.selection.rows
+    cache, rows = watched.live.row_cache(Fields.BOTH), watched.selection.rows
     watched.put(arrays(setpoint(1), np.arange(10.0)))
     both, shapes = np.full(len(rows), BOTH), [ArrayShape(most) for most in (2, 3, 4)]
     for shape in shapes:
-        cache.watch(rows, shape)
+        cache.watch_rows(rows, shape)
     for shape in shapes:
         sent = Diff.FromString(b"".join(cache.rows(rows, both, NONE, shape)))
         elements = sent.rows[0].setpoint.extract.elements.float64_array.elements
@@ -305,7 +305,7 @@ def test_an_array_waits_for_its_time_and_the_last_value_comes():
     watched.now = 2.95
     assert watched.diff() == []
     watched.now = 3.0
-    change = watched.state.diff(watched.live.image, watched.now)
+    change = watched.state.next_diff(watched.live.image, watched.now)
     assert change.merged == 3  # 21 to 24, of which the last one comes
     assert watched.take(change) == [setpoint(1)]
     assert watched.held[setpoint(1)].tolist() == [24.0, 0.0]
@@ -411,7 +411,9 @@ def test_never_an_older_value_and_the_last_one_in_the_end(limits, steps):
             assert all(told.get(channel, 0.0) == value for channel, value in truth.items())
         else:
             now, directory = watched.now, watched.live.directory
-            watched.state.reselect(watched.selection, watched.live.image, directory, directory, now)
+            watched.state.reselect_rows(
+                watched.selection, watched.live.image, directory, directory, now
+            )
     # all is quiet: what is due comes when it is due, and then nothing is missing
     check(watched.diff())
     for _ in range(20):

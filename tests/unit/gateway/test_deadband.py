@@ -41,7 +41,7 @@ class Watched:
     def select(self) -> WatchSelection:
         directory = self.live.directory
         rows = np.arange(len(directory))
-        return WatchSelection.of(rows, directory, self.live.image, Fields.BOTH, 1)
+        return WatchSelection.select_watched(rows, directory, self.live.image, Fields.BOTH, 1)
 
     def put(self, columns: Columns) -> None:
         self.sequence += 1
@@ -56,7 +56,7 @@ class Watched:
         return sent
 
     def now(self, channel: int) -> tuple[float, int]:
-        columns = self.live.image.columns(np.array([channel]))
+        columns = self.live.image.columns_of_channels(np.array([channel]))
         return float(columns.data.view("<f8")[0]), int(columns.severity[0])
 
     def check(self) -> None:
@@ -75,23 +75,23 @@ class Watched:
 def test_what_is_held_is_within_the_band(band, steps, severities):
     watched = Watched(band)
     watched.put(floats(CHANNELS, [0.0] * 4))
-    watched.take(watched.state.everything(watched.live.image))
+    watched.take(watched.state.baseline_diff(watched.live.image))
     for values, severity in zip(steps, severities, strict=False):
         columns = floats(CHANNELS, values)
         columns.severity[:] = severity
         watched.put(columns)
-        watched.take(watched.state.diff(watched.live.image))
+        watched.take(watched.state.next_diff(watched.live.image))
         watched.check()
 
 
 def test_a_value_that_creeps_is_sent_when_it_has_gone_too_far():
     watched = Watched(Deadband(absolute=1.0))
     watched.put(floats(CHANNELS, [0.0] * 4))
-    watched.take(watched.state.everything(watched.live.image))
+    watched.take(watched.state.baseline_diff(watched.live.image))
     sent = []
     for tenth in range(1, 40):
         watched.put(floats([setpoint(1)], [tenth / 10]))
-        change = watched.state.diff(watched.live.image)
+        change = watched.state.next_diff(watched.live.image)
         assert change.merged == 0
         sent += [tenth] if watched.take(change) else []
     assert sent == [11, 22, 33]
@@ -108,9 +108,9 @@ def test_what_is_no_number_always_passes(kind):
 
     first, second = (b"a", b"b") if kind == Kind.STRING else (0, 1)
     put(first)
-    watched.state.everything(watched.live.image)
+    watched.state.baseline_diff(watched.live.image)
     put(second)
-    assert len(watched.state.diff(watched.live.image).at) == 1
+    assert len(watched.state.next_diff(watched.live.image).at) == 1
 
 
 def test_a_new_name_passes_though_it_came_before_the_baseline_was_taken():
@@ -120,25 +120,27 @@ def test_a_new_name_passes_though_it_came_before_the_baseline_was_taken():
     for page in pages:
         page.names[:] = ["MAGNET" if name == name_of(1) else name for name in page.names]
     watched.live.take_directory(pages, [], watched.live.pages, 2)
-    watched.take(watched.state.everything(watched.live.image))  # of the directory of before
+    watched.take(watched.state.baseline_diff(watched.live.image))  # of the directory of before
     selection, old = watched.select(), watched.selection
     assert selection.digest != old.digest
     image, now = watched.live.image, watched.live.directory
-    left, moved, told = watched.state.reselect(selection, image, before, now)
+    left, moved, told = watched.state.reselect_rows(selection, image, before, now)
     assert (left.tolist(), moved.tolist(), told.tolist()) == ([], [], [0])
 
 
 def test_a_narrower_tolerance_sends_what_is_too_far_off_now():
     watched = Watched(Deadband(tolerances=10.0))
     watched.put(floats(CHANNELS, [0.0] * 4))
-    watched.take(watched.state.everything(watched.live.image))
+    watched.take(watched.state.baseline_diff(watched.live.image))
     watched.put(floats(CHANNELS, [4.0] * 4))
-    assert not watched.take(watched.state.diff(watched.live.image))
+    assert not watched.take(watched.state.next_diff(watched.live.image))
     pages = catalog_pages(2)
     for page in pages:
         page.absolute[:] = 0.1
     before = watched.live.directory
     watched.live.take_directory(pages, [], watched.live.pages, 2)
     watched.selection = watched.select()
-    watched.state.reselect(watched.selection, watched.live.image, before, watched.live.directory)
-    assert sorted(watched.take(watched.state.diff(watched.live.image))) == sorted(CHANNELS)
+    watched.state.reselect_rows(
+        watched.selection, watched.live.image, before, watched.live.directory
+    )
+    assert sorted(watched.take(watched.state.next_diff(watched.live.image))) == sorted(CHANNELS)

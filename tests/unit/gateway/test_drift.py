@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drey.monitor.v1 import monitor_service_pb2 as pb
-from drey_core.compare import DifferenceClass, compare, summarise
+from drey_core.compare import DifferenceClass, compare, summarise_classes
 from drey_core.directory import (
     ROLE_READBACK,
     ROLE_SETPOINT,
@@ -34,7 +34,7 @@ from drey_gateway.domain.drift_rows import LARGE_BYTES
 from drey_gateway.domain.live import LiveState
 from drey_gateway.domain.resume import decode_token, encode_token
 from drey_gateway.domain.shard import BusBatch
-from drey_gateway.domain.watch import WatchSelection, honourable
+from drey_gateway.domain.watch import WatchSelection, check_token
 from drey_gateway.mapping_drift import baseline_messages, change_messages, read_drift, summary_of
 
 PVS = {1: (257, 513), 2: (769, 514), 3: (1281, 770), 4: (1537, 1025), 5: (258, 0), 6: (0, 1538)}
@@ -62,7 +62,7 @@ LABELS = [(b"off", b"on"), (b"on", b"off"), ()]
 
 def catalog(variant: int) -> list[CatalogPage]:
     """0: as of the reference; 1: without PV 3; 2: wider tolerances; 3: PV 1 has another name."""
-    found = {int(n): CatalogPage.empty(int(n)) for n in PAGES}
+    found = {int(n): CatalogPage.empty_page(int(n)) for n in PAGES}
     for pv, channels in PVS.items():
         for role, channel in zip((ROLE_SETPOINT, ROLE_READBACK), channels, strict=True):
             if channel == 0 or (variant == 1 and pv == 3):
@@ -93,7 +93,7 @@ def stored(values: dict[int, int]) -> Reference:
     """A state of index of the value by channel; those not in it are absent."""
     channels = [c for pair in PVS.values() for c in pair if c in values]
     role_of = {c: (pv, role + 1) for pv, pair in PVS.items() for role, c in enumerate(pair)}
-    columns = Columns.concat([one_value(c, values[c], 5) for c in channels])
+    columns = Columns.concat_columns([one_value(c, values[c], 5) for c in channels])
     return Reference.of_columns(
         "0197-a-snapshot",
         5,
@@ -106,7 +106,7 @@ def stored(values: dict[int, int]) -> Reference:
 
 
 def labels_page(variant: int, channel: int) -> MetadataPage:
-    page = MetadataPage.empty(channel >> PAGE_SHIFT)
+    page = MetadataPage.empty_page(channel >> PAGE_SHIFT)
     if LABELS[variant]:
         page.labels[channel & PAGE_MASK] = LABELS[variant]
     page.kind[channel & PAGE_MASK] = Kind.ENUM
@@ -121,7 +121,7 @@ def machine(shards: int) -> LiveState:
         mine = live.pages_of(shard)
         ones = np.ones(len(mine), np.uint64)
         ages = np.zeros((len(mine), PAGE_SLOTS), np.uint16)
-        live.resynchronise(shard, Pages.empty(mine), ones, ones, 1, ages)
+        live.resynchronise_shard(shard, Pages.empty_pages(mine), ones, ones, 1, ages)
     return live
 
 
@@ -145,7 +145,7 @@ class Scratch:
         )
         for side, name in sides:
             channels = np.where(rows >= 0, getattr(directory, f"{name}_channel")[rows], 0)
-            now = live.image.columns(channels)
+            now = live.image.columns_of_channels(channels)
             where = reference.directory
             if table.tolerances is DriftTolerances.CATALOG:
                 where = directory
@@ -229,25 +229,27 @@ class Screen:
 
     def connect(self, table: DriftTable, live: LiveState) -> None:
         self.table, self.position = table, DriftPosition()
-        self.selection = table.select(None if self.rows is None else np.array(self.rows, np.int64))
+        self.selection = table.select_rows(
+            None if self.rows is None else np.array(self.rows, np.int64)
+        )
         token = decode_token(self.token) if self.token else None
-        if token is not None and not honourable(token, self.selection, live.positions()):
+        if token is not None and not check_token(token, self.selection, live.shard_positions()):
             step = table.since_token(self.selection, self.position, token)
             self.take(change_messages(table.row_bytes(step.rows), step.left, 0))
         else:
             self.held = {}
-            rows = table.row_bytes(table.everything(self.selection, self.position))
+            rows = table.row_bytes(table.baseline_rows(self.selection, self.position))
             self.take(list(baseline_messages(rows)))
         self.token = encode_token(table.token(self.selection))
 
     def read(self) -> None:
         table = self.table
         assert table is not None and self.selection is not None
-        step = table.step(self.selection, self.position)
+        step = table.next_step(self.selection, self.position)
         self.take(change_messages(table.row_bytes(step.rows), step.left, step.merged))
         if self.selection.manner is not table.manner:
             chosen = self.selection.rows if self.rows is not None else None
-            self.selection = table.select(chosen)
+            self.selection = table.select_rows(chosen)
         self.token = encode_token(table.token(self.selection))
 
     def choose(self, rows: list[int]) -> None:
@@ -258,8 +260,8 @@ class Screen:
             self.token = ""
             return
         self.read()
-        self.selection = table.select(np.array(rows, np.int64))
-        step = table.reselect(old, self.selection, self.position)
+        self.selection = table.select_rows(np.array(rows, np.int64))
+        step = table.reselect_rows(old, self.selection, self.position)
         self.take(change_messages(table.row_bytes(step.rows), step.left, 0))
         self.token = encode_token(table.token(self.selection))
 
@@ -297,7 +299,7 @@ class World:
             screen.connect(self.tables[index % 2], self.gateways[index % 2])
 
     def look(self, gateway: int) -> None:
-        self.tables[gateway].advance(frozenset(self.stale[gateway]))
+        self.tables[gateway].advance_classes(frozenset(self.stale[gateway]))
         self.scratch[gateway].look()
 
     def write(self, pv: int, role: int, value: int) -> None:
@@ -362,7 +364,7 @@ class World:
         assert one.held == wanted
         told = np.array([scratch.told[n] for n in sorted(numbers)], np.uint8).reshape(-1, 2)
         every = np.ones(len(told), bool)
-        summary = summarise(told[:, 0], every, told[:, 1], every)
+        summary = summarise_classes(told[:, 0], every, told[:, 1], every)
         assert table.counts(one.selection).summary == summary
 
 
@@ -495,13 +497,13 @@ def test_rows_are_compared_and_encoded_once_for_all(monkeypatch: pytest.MonkeyPa
     world = world_of()
     table = world.tables[0]
     seen: list[int] = []
-    encode = table._rows.encode
+    encode = table._rows.encode_rows
 
     def counted(rows: Any, *more: Any) -> None:
         seen.append(len(rows))
         encode(rows, *more)
 
-    monkeypatch.setattr(table._rows, "encode", counted)
+    monkeypatch.setattr(table._rows, "encode_rows", counted)
     world.write(4, 0, VALUES.index((1.5, Kind.FLOAT64)))
     run(world)
     for _ in range(200):
@@ -525,8 +527,8 @@ def test_a_value_that_is_too_large_is_left_out_and_told() -> None:
     for live in world.gateways:
         live.image.apply_batch(columns, 1, 100)
     table = world.tables[0]
-    table.advance(frozenset())
-    rows = table.row_bytes(table.everything(table.select(None), DriftPosition()))
+    table.advance_classes(frozenset())
+    rows = table.row_bytes(table.baseline_rows(table.select_rows(None), DriftPosition()))
     (message,) = [pb.WatchDriftResponse.FromString(raw) for raw in baseline_messages(rows)]
     (row,) = message.baseline.rows
     assert row.too_large and row.live.name == row.stored.name == "PV1"

@@ -22,8 +22,8 @@ def test_clocks_that_differ_are_told_with_both_hosts() -> None:
     shards = [Shard(n) for n in range(3)]
     for shard, owner, skew in zip(shards, ("a:1", "b:2", "b:3"), (SECOND // 2, 8, -9), strict=True):
         shard.report.owner = owner
-        shard.health.heard(0)
-        shard.health.synced(True, 0)
+        shard.health.note_heard(0)
+        shard.health.note_sync(True, 0)
         shard.health.skew_ns = skew * (SECOND if abs(skew) < 100 else 1)
     found = findings.of_shards(shards, {}, "gate", lambda *_: [])
     (told,) = [f for f in found if "clock" in f.text]
@@ -45,7 +45,7 @@ def test_messages_that_were_late_are_no_clock_that_is_behind() -> None:
     # all that came of late say the same: a clock that was set back is seen
     for _ in range(SIGNS_COMPARED):
         health.compare_clocks("a", 98 * SECOND, 100 * SECOND)
-    assert health.skewed and health.skew_ns == -2 * SECOND
+    assert health.clock_skewed and health.skew_ns == -2 * SECOND
     # another host has another clock, and one that is ahead is seen at once
     health.compare_clocks("b", 100 * SECOND, 100 * SECOND)
     assert health.skew_ns == 0
@@ -71,7 +71,7 @@ def test_channels_that_are_away_are_named() -> None:
         mine = live.pages_of(shard)
         ones = np.ones(len(mine), np.uint64)
         ages = np.zeros((len(mine), PAGE_SLOTS), np.uint16)
-        live.resynchronise(shard, Pages.empty(mine), ones, ones, 1, ages)
+        live.resynchronise_shard(shard, Pages.empty_pages(mine), ones, ones, 1, ages)
     for (_, state), pvs in gone.items():
         columns = floats([setpoint(pv) for pv in pvs], [0.0] * len(pvs))
         columns.state[:] = state
@@ -103,10 +103,10 @@ def test_channels_that_are_away_are_named() -> None:
 def test_since_when_each_finding_is_found() -> None:
     since = findings.Since()
     one, other = findings.of_parts([("redis", False, "refused"), ("nats", False, "refused")])
-    assert since.see([one], 5) == [5]
-    assert since.see([other, one], 6) == [6, 5]
-    assert since.see([other], 7) == [6]
-    assert since.see([one, other], 8) == [8, 6]
+    assert since.times_first_seen([one], 5) == [5]
+    assert since.times_first_seen([other, one], 6) == [6, 5]
+    assert since.times_first_seen([other], 7) == [6]
+    assert since.times_first_seen([one, other], 8) == [8, 6]
 
 
 def test_codes_and_levels_are_those_of_the_contracts() -> None:
@@ -121,7 +121,7 @@ def test_codes_and_levels_are_those_of_the_contracts() -> None:
 def test_silence_is_told_within_two_seconds() -> None:
     """Of the last sign of life, with one look of the feed in between."""
     health = ShardHealth(0)
-    health.heard(0)
+    health.note_heard(0)
     look = int(feed.TICK_S * SECOND)
     assert health.why_stale(2 * SECOND - look, True) == "monitor of shard 0 is silent"
 
@@ -130,7 +130,7 @@ def test_an_age_and_a_tick_are_told_only_of_who_was_heard_of() -> None:
     shard = Shard(0)
     assert not mapping.shard_state(0, shard, False, 5_000_000_000).HasField("age")
     assert not mapping.shard_status(0, shard, False, 5_000_000_000).HasField("tick")
-    shard.health.heard(3_000_000_000)
+    shard.health.note_heard(3_000_000_000)
     shard.report.tick_ms = 100
     told = mapping.shard_status(0, shard, True, 5_000_000_000)
     assert (told.state.age.ToMilliseconds(), told.tick.ToMilliseconds()) == (2000, 100)

@@ -20,7 +20,7 @@ def codes(book, now=0):
 
 def test_iocs_are_added_up_over_the_monitors_and_those_in_trouble_come_first():
     book = InstanceBook()
-    book.note(
+    book.note_sign(
         sign(
             iocs=[
                 IocState("x:1", 10, 10, 0, 5_000),
@@ -30,14 +30,14 @@ def test_iocs_are_added_up_over_the_monitors_and_those_in_trouble_come_first():
         ),
         0,
     )
-    book.note(sign(name="b:1", iocs=[IocState("x:1", 5, 4, 1, 9_000)]), 0)
-    book.note(sign("snapshot", "s:1", [IocState("x:1", 99, 99, 2, breaker=CLOSED)]), 0)
-    down, silent, x = book.iocs(0)
+    book.note_sign(sign(name="b:1", iocs=[IocState("x:1", 5, 4, 1, 9_000)]), 0)
+    book.note_sign(sign("snapshot", "s:1", [IocState("x:1", 99, 99, 2, breaker=CLOSED)]), 0)
+    down, silent, x = book.ioc_summaries(0)
     assert (down.address, down.is_down) == ("y:1", True)
     assert (silent.address, silent.silent_since_ns, silent.timeouts) == ("z:1", 70, 4)
     # channels are those of the monitors, time-outs those of all
     assert (x.channels, x.connected, x.timeouts, x.echo_ns) == (15, 14, 3, 9_000)
-    assert not x.troubled
+    assert not x.has_trouble
     assert codes(book) == {
         (Code.IOC_DOWN, Subject("ioc", "y:1")),
         (Code.IOC_SILENT, Subject("ioc", "z:1")),
@@ -47,8 +47,8 @@ def test_iocs_are_added_up_over_the_monitors_and_those_in_trouble_come_first():
 def test_an_open_breaker_is_told_with_its_process():
     book = InstanceBook()
     state = IocState("x:1", 9, 9, 7, breaker=OPEN, breaker_since_ns=5, next_probe_ns=9)
-    book.note(sign("restore", "r:1", [state]), 0)
-    (ioc,) = book.iocs(0)
+    book.note_sign(sign("restore", "r:1", [state]), 0)
+    (ioc,) = book.ioc_summaries(0)
     assert [(b.service, b.instance, b.state) for b in ioc.breakers] == [("restore", "r:1", state)]
     (found,) = findings.of_instances(book, 0)
     assert (found.code, found.subject) == (Code.BREAKER_OPEN, Subject("ioc", "x:1"))
@@ -57,27 +57,27 @@ def test_an_open_breaker_is_told_with_its_process():
 
 def test_an_instance_that_is_silent_is_not_listed_nor_what_it_said():
     book = InstanceBook()
-    book.note(sign(iocs=[IocState("x:1", 1, 0)]), 0)
-    book.note(sign("gateway", "g:1"), 4 * SECOND)
-    assert [i.sign.service for i in book.living(5 * SECOND)] == ["gateway", "monitor"]
-    assert [i.sign.service for i in book.living(6 * SECOND)] == ["gateway"]
-    assert book.iocs(6 * SECOND) == [] and codes(book, 6 * SECOND) == set()
+    book.note_sign(sign(iocs=[IocState("x:1", 1, 0)]), 0)
+    book.note_sign(sign("gateway", "g:1"), 4 * SECOND)
+    assert [i.sign.service for i in book.living_instances(5 * SECOND)] == ["gateway", "monitor"]
+    assert [i.sign.service for i in book.living_instances(6 * SECOND)] == ["gateway"]
+    assert book.ioc_summaries(6 * SECOND) == [] and codes(book, 6 * SECOND) == set()
 
 
 def test_iocs_come_some_at_a_time_and_those_that_went_are_forgotten():
     book = InstanceBook()
-    book.note(sign(iocs=[IocState("a", 1, 1), IocState("b", 1, 1)], ioc_count=3), 0)
-    book.note(sign(iocs=[IocState("c", 1, 1)], ioc_count=3), 0)
-    assert [ioc.address for ioc in book.iocs(0)] == ["a", "b", "c"]
-    book.note(sign(iocs=[IocState("b", 1, 1)], ioc_count=2), 0)
-    book.note(sign(iocs=[IocState("c", 1, 1)], ioc_count=2), 0)
-    assert [ioc.address for ioc in book.iocs(0)] == ["b", "c"]
+    book.note_sign(sign(iocs=[IocState("a", 1, 1), IocState("b", 1, 1)], ioc_count=3), 0)
+    book.note_sign(sign(iocs=[IocState("c", 1, 1)], ioc_count=3), 0)
+    assert [ioc.address for ioc in book.ioc_summaries(0)] == ["a", "b", "c"]
+    book.note_sign(sign(iocs=[IocState("b", 1, 1)], ioc_count=2), 0)
+    book.note_sign(sign(iocs=[IocState("c", 1, 1)], ioc_count=2), 0)
+    assert [ioc.address for ioc in book.ioc_summaries(0)] == ["b", "c"]
 
 
 def test_a_pv_at_two_iocs_is_told_with_both():
     book = InstanceBook()
-    book.note(sign(doubles=[DoubleName("PV", "x:1", "y:1", 9)]), 0)
-    book.note(sign(name="b:1", doubles=[DoubleName("PV", "y:1", "x:1", 4)]), 0)
+    book.note_sign(sign(doubles=[DoubleName("PV", "x:1", "y:1", 9)]), 0)
+    book.note_sign(sign(name="b:1", doubles=[DoubleName("PV", "y:1", "x:1", 4)]), 0)
     (found,) = findings.of_instances(book, 0)
     assert (found.code, found.subject) == (Code.SERVED_TWICE, Subject("pv", "PV"))
     assert "x:1" in found.text and "y:1" in found.text and found.pvs == ("PV",)
@@ -85,15 +85,15 @@ def test_a_pv_at_two_iocs_is_told_with_both():
 
 def test_versions_that_differ_and_queues_that_drop():
     book = InstanceBook()
-    book.note(sign(version="1", queues=[Queue("batches", 0, 16, 3)]), 0)
-    book.note(sign(name="b:1", version="2"), 0)
+    book.note_sign(sign(version="1", queues=[Queue("batches", 0, 16, 3)]), 0)
+    book.note_sign(sign(name="b:1", version="2"), 0)
     told = codes(book)
     assert (Code.VERSIONS_DIFFER, Subject("part", "monitor")) in told
     # what was dropped before the gateway came is no news
     assert (Code.QUEUE_FULL, Subject("instance", "a:1")) not in told
     for now in range(0, 70, 4):
         dropped = 3 if now == 0 else 5
-        book.note(sign(version="1", queues=[Queue("batches", 0, 16, dropped)]), now * SECOND)
+        book.note_sign(sign(version="1", queues=[Queue("batches", 0, 16, dropped)]), now * SECOND)
         full = Subject("instance", "a:1") in {s for _, s in codes(book, now * SECOND)}
         assert full == (0 < now <= 64)
 
@@ -101,8 +101,8 @@ def test_versions_that_differ_and_queues_that_drop():
 def test_it_is_bounded():
     book = InstanceBook()
     for number in range(3000):
-        book.note(sign(name=str(number)), 0)
-    assert len(book.living(0)) == 1000
+        book.note_sign(sign(name=str(number)), 0)
+    assert len(book.living_instances(0)) == 1000
 
 
 def test_channels_that_hung_are_told_until_ten_minutes_after_the_last():
@@ -110,7 +110,7 @@ def test_channels_that_hung_are_told_until_ten_minutes_after_the_last():
     subject = (Code.CHANNELS_HUNG, Subject("ioc", "x:1"))
 
     def note(second, **state):
-        book.note(sign(iocs=[IocState("x:1", 9, 9, **state)]), second * SECOND)
+        book.note_sign(sign(iocs=[IocState("x:1", 9, 9, **state)]), second * SECOND)
         return {f.level for f in findings.of_instances(book, second * SECOND) if f.subject}
 
     # what was reconnected before the gateway heard of the monitor is nothing new
@@ -118,18 +118,18 @@ def test_channels_that_hung_are_told_until_ten_minutes_after_the_last():
     assert note(10, reconnected=3, hung=2) == {findings.Level.WARNING}
     (found,) = findings.of_instances(book, 10 * SECOND)
     assert (found.code, found.subject) == subject and "2 have none yet" in found.text
-    (ioc,) = book.iocs(10 * SECOND)
-    assert (ioc.hung, ioc.reconnected, ioc.troubled) == (2, 3, True)
+    (ioc,) = book.ioc_summaries(10 * SECOND)
+    assert (ioc.hung, ioc.reconnected, ioc.has_trouble) == (2, 3, True)
     assert note(20, reconnected=5) == {findings.Level.INFO}
-    assert not book.iocs(20 * SECOND)[0].troubled
+    assert not book.ioc_summaries(20 * SECOND)[0].has_trouble
     assert note(619, reconnected=5) == {findings.Level.INFO}
     assert note(621, reconnected=5) == set()
 
 
 def test_a_shard_with_too_few_warm_standbys_is_found_and_who_they_are_is_told():
     book = InstanceBook()
-    book.note(sign(standbys_asked=1), 0)
-    book.note(sign(name="b:1", standbys={0: True, 1: False}, standbys_asked=1), 0)
+    book.note_sign(sign(standbys_asked=1), 0)
+    book.note_sign(sign(name="b:1", standbys={0: True, 1: False}, standbys_asked=1), 0)
     assert book.standbys(0) == {0: [("b:1", True)], 1: [("b:1", False)]}
     found = findings.of_standbys(book, 3, 0)
     assert [f.subject for f in found] == [Subject("shard", 1), Subject("shard", 2)]
@@ -137,6 +137,6 @@ def test_a_shard_with_too_few_warm_standbys_is_found_and_who_they_are_is_told():
     assert "0 of 1 warm standbys, 1 more connect" in found[0].text
     # where none were asked for nothing is missing, nor where nobody is heard
     other = InstanceBook()
-    other.note(sign(), 0)
+    other.note_sign(sign(), 0)
     assert findings.of_standbys(other, 3, 0) == []
     assert findings.of_standbys(book, 3, 6 * SECOND) == []

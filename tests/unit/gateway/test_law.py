@@ -28,7 +28,7 @@ from drey_gateway.domain.deadband import Deadband, DeadbandFilter
 from drey_gateway.domain.live import LiveState
 from drey_gateway.domain.resume import decode_token, encode_token
 from drey_gateway.domain.shard import BusBatch
-from drey_gateway.domain.watch import Fields, WatchDiff, WatchSelection, WatchState, honourable
+from drey_gateway.domain.watch import Fields, WatchDiff, WatchSelection, WatchState, check_token
 from drey_runtime.mapping.columns import ColumnsReader
 from drey_testing.fixtures_gateway import floats
 
@@ -51,7 +51,7 @@ Step = tuple[Any, ...]
 
 
 def catalog(pages: Any) -> list[CatalogPage]:
-    found = {int(n): CatalogPage.empty(int(n)) for n in pages}
+    found = {int(n): CatalogPage.empty_page(int(n)) for n in pages}
     for pv, channels in PVS.items():
         for role, channel in zip((ROLE_SETPOINT, ROLE_READBACK), channels, strict=True):
             page = found.get(channel >> PAGE_SHIFT)
@@ -65,7 +65,9 @@ def catalog(pages: Any) -> list[CatalogPage]:
 def metadata(labels: dict[int, int]) -> list[MetadataPage]:
     found: dict[int, MetadataPage] = {}
     for channel, label in labels.items():
-        page = found.setdefault(channel >> PAGE_SHIFT, MetadataPage.empty(channel >> PAGE_SHIFT))
+        page = found.setdefault(
+            channel >> PAGE_SHIFT, MetadataPage.empty_page(channel >> PAGE_SHIFT)
+        )
         page.labels[channel & PAGE_MASK] = (b"%d" % label,) * LABELS
     return list(found.values())
 
@@ -95,9 +97,11 @@ class Image:
             return
         self.fence = owner.epoch
         places = np.array(indices, np.int64)
-        self.table.replace_pages(places, owner.table.taken(places))
+        self.table.replace_pages(places, owner.table.take_pages(places))
         self.epoch[indices], self.sequence[indices] = owner.epoch, owner.sequence
-        self.ages[indices] = owner.changed.ages(owner.table.numbers[places], owner.sequence)
+        self.ages[indices] = owner.changed.ages_since(
+            owner.table.page_numbers[places], owner.sequence
+        )
 
 
 class Owner:
@@ -106,7 +110,7 @@ class Owner:
     def __init__(self, numbers: Any) -> None:
         self.table = PageTable(numbers)
         self.changed = SlotSequences()
-        self.changed.grow(numbers)
+        self.changed.grow_pages(numbers)
         self.epoch, self.sequence = 1, 0
         self.unwritten: set[int] = set()
         self.promised = [(0, 0), (0, 0)]
@@ -131,7 +135,7 @@ class Client:
         rows = np.arange(len(gateway.directory))
         count = gateway.shard_count
         manner = self.deadband.manner if self.deadband else b""
-        selection = WatchSelection.of(
+        selection = WatchSelection.select_watched(
             rows, gateway.directory, gateway.image, Fields.BOTH, count, manner
         )
         sieve = None
@@ -142,17 +146,17 @@ class Client:
         change = None
         if self.token:
             token = decode_token(self.token)
-            if not honourable(token, selection, gateway.positions()):
+            if not check_token(token, selection, gateway.shard_positions()):
                 change = state.since_token(gateway.image, token, count)
         if change is None:
             self.held, self.labels = {}, {}
-            change = state.everything(gateway.image)
+            change = state.baseline_diff(gateway.image)
         self.gateway, self.state = gateway, state
         self._take(change)
 
     def read(self) -> None:
         if self.state is not None and self.gateway is not None:
-            self._take(self.state.diff(self.gateway.image))
+            self._take(self.state.next_diff(self.gateway.image))
 
     def leave(self) -> None:
         self.gateway = self.state = None
@@ -162,7 +166,7 @@ class Client:
         assert self.gateway is not None
         assert self.state is not None
         selection = self.state.selection
-        cache = self.gateway.cache(Fields.BOTH)
+        cache = self.gateway.row_cache(Fields.BOTH)
         rows = selection.rows[change.at]
         sent = cache.rows(rows, change.channels, frozenset())
         in_rows: list[tuple[int, int]] = []
@@ -180,7 +184,7 @@ class Client:
                     assert value >= self.held.get(channel, -1.0), "an older value after a newer"
                     self.held[channel] = value
         in_columns: list[tuple[int, int]] = []
-        for chunk in cache.columns(rows, change.channels, frozenset()).chunks():
+        for chunk in cache.taken_columns(rows, change.channels, frozenset()).iterate_chunks():
             found = ColumnsReader().join_columns(Diff.FromString(chunk).columns)
             assert found is not None
             in_columns += zip(found.pv_numbers.tolist(), found.columns.key.tolist(), strict=True)
@@ -197,7 +201,7 @@ class Client:
 
 
 def values(gateway: LiveState, channels: Any) -> list[tuple[int, float]]:
-    columns = gateway.image.columns(channels)
+    columns = gateway.image.columns_of_channels(channels)
     there = np.flatnonzero(columns.kind)
     return [(int(channels[i]), float(columns.value(i))) for i in there.tolist()]
 
@@ -242,7 +246,7 @@ class World:
         self.value += 1.0
         owner.sequence += 1
         columns = columns_of(mine, self.value)
-        owner.unwritten.update(owner.table.apply(columns).tolist())
+        owner.unwritten.update(owner.table.apply_batch(columns).tolist())
         owner.changed.note_changed(columns.key, owner.sequence)
         self.truth |= dict.fromkeys(mine, self.value)
         if prompt:
@@ -252,7 +256,7 @@ class World:
             for part, chosen in enumerate(rows):
                 if arrival or (len(rows) > 1 and part == 0):
                     more = part + 1 < len(rows)
-                    part_of = columns.take(chosen)
+                    part_of = columns.take_rows(chosen)
                     batch = BusBatch(owner.epoch, owner.sequence, part, more, part_of)
                     self.in_flight[at, shard].append(batch)
 
@@ -262,8 +266,8 @@ class World:
         shard = shard_of_page(channel >> PAGE_SHIFT, self.shards)
         owner = self.owners[shard]
         owner.sequence += 1
-        columns = owner.table.columns(np.array([channel]))
-        owner.unwritten.update(owner.table.apply(columns).tolist())
+        columns = owner.table.columns_of_channels(np.array([channel]))
+        owner.unwritten.update(owner.table.apply_batch(columns).tolist())
         owner.changed.note_changed(columns.key, owner.sequence)
         if prompt:
             self.write_image(shard)
@@ -302,7 +306,7 @@ class World:
         # it begins with what the image has, not with what was promised besides
         owner.promised, owner.due = [(0, 0), (0, 0)], [(0, 0), (0, 0)]
         self.images[shard].fence = owner.epoch
-        owner.unwritten = set(range(len(owner.table.numbers)))
+        owner.unwritten = set(range(len(owner.table.page_numbers)))
         self.tick(shard, CHANNELS, written, (True, True), 1)
         for at in (0, 1):
             self.in_flight[at, shard].append(deposed)
@@ -311,7 +315,7 @@ class World:
         """A sign of life: what the one before it promised has to be there."""
         owner = self.owners[shard]
         owner.due[at], owner.promised[at] = owner.promised[at], (owner.epoch, owner.sequence)
-        self.gateways[at].shards[shard].stream.heard(owner.epoch, owner.sequence)
+        self.gateways[at].shards[shard].stream.note_heartbeat(owner.epoch, owner.sequence)
 
     # --- what goes wrong ---
 
@@ -322,7 +326,9 @@ class World:
 
     def lie(self, at: int, shard: int, sequence: int) -> None:
         """A batch with a number that nobody has come to."""
-        batch = BusBatch(self.owners[shard].epoch, 2**40 + sequence, 0, False, Columns.empty(0))
+        batch = BusBatch(
+            self.owners[shard].epoch, 2**40 + sequence, 0, False, Columns.empty_columns(0)
+        )
         self.in_flight[at, shard].append(batch)
 
     def duplicate(self, at: int, shard: int) -> None:
@@ -343,14 +349,14 @@ class World:
     def resync(self, at: int, shard: int) -> None:
         """As the feed does, which asks only while the stream is out of step."""
         gateway, image = self.gateways[at], self.images[shard]
-        numbers = image.table.numbers
+        numbers = image.table.page_numbers
         index = np.flatnonzero(np.isin(numbers, gateway.pages_of(shard)))
         stamps = image.epoch[index], image.sequence[index]
-        pages, ages = image.table.taken(index), image.ages[index]
+        pages, ages = image.table.take_pages(index), image.ages[index]
         self.read_labels(at)
-        gateway.resynchronise(shard, pages, *stamps, image.fence, ages)
+        gateway.resynchronise_shard(shard, pages, *stamps, image.fence, ages)
         stream = gateway.shards[shard].stream
-        lacks = stream.position < self.owners[shard].due[at]
+        lacks = stream.known_position < self.owners[shard].due[at]
         assert not (stream.in_sync and lacks), "believes to be complete"
 
     def learn(self, at: int) -> None:
@@ -397,7 +403,7 @@ class World:
                         self.resync(at, shard)
                 stream = gateway.shards[shard].stream
                 assert stream.in_sync, "out of step for ever"
-                assert stream.position == stream.seen == (owner.epoch, owner.sequence)
+                assert stream.known_position == stream.newest_point == (owner.epoch, owner.sequence)
         for who, client in enumerate(self.clients):
             if client.gateway is None:
                 self.connect(who, 0)

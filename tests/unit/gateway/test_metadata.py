@@ -30,7 +30,7 @@ def _decode_rows(
 
 
 def _page_of(channel: int, units: bytes) -> MetadataPage:
-    page, slot = MetadataPage.empty(channel >> PAGE_SHIFT), channel & PAGE_MASK
+    page, slot = MetadataPage.empty_page(channel >> PAGE_SHIFT), channel & PAGE_MASK
     page.kind[slot], page.count[slot], page.readable[slot] = Kind.FLOAT64, 1, 1
     page.limits[:, slot] = [-1, 1, math.nan, math.nan, -math.inf, math.inf, 0, 0]
     page.units[slot], page.hosts[slot], page.precision[slot] = units, "größe.example.org:1", 0
@@ -83,6 +83,6 @@ def test_a_newer_page_is_told_at_once() -> None:
     channel = readback(5)
     index = MetadataIndex([_page_of(channel, b"A")])
     for units in ("A", "mA"):
-        index.replace(_page_of(channel, units.encode()))
+        index.replace_page(_page_of(channel, units.encode()))
         rows = _decode_rows(encoder, directory, index, Fields.BOTH)
         assert {row.readback.units for row in rows if row.number == 5} == {units}

@@ -45,7 +45,7 @@ def test_what_could_not_be_encoded_is_not_served_as_it_was() -> None:
 
     cache = RowCache(directory, image, labels, Fields.SETPOINT, 1)
     rows = np.arange(2)
-    cache.watch(rows)
+    cache.watch_rows(rows)
     image.apply_batch(enums(0), 1, 1)
     both = np.full(2, BOTH)
     before = cache.rows(rows, both, NONE)
@@ -67,7 +67,7 @@ def test_a_setpoints_change_encodes_and_sends_no_readback() -> None:
     image.add_pages(np.array([page.number for page in pages]))
     cache = RowCache(directory, image, lambda _: (), Fields.BOTH, 1)
     rows = np.arange(2)
-    cache.watch(rows)
+    cache.watch_rows(rows)
     kind = int(Kind.FLOAT64 | ARRAY)
     waves = Columns.from_values(
         np.array([readback(1), readback(2)], np.int64), [np.zeros(1000)] * 2, [kind] * 2
@@ -75,24 +75,24 @@ def test_a_setpoints_change_encodes_and_sends_no_readback() -> None:
     waves.state[:] = State.CONNECTED
     image.apply_batch(waves, 1, 1)
     image.apply_batch(floats([setpoint(1), setpoint(2)], [1.0, 1.0]), 1, 2)
-    state = WatchState(WatchSelection.of(rows, directory, image, Fields.BOTH, 1))
+    state = WatchState(WatchSelection.select_watched(rows, directory, image, Fields.BOTH, 1))
 
     def sent(change: WatchDiff) -> list[value_pb2.PvRow]:
         found = cache.rows(rows[change.at], change.channels, NONE)
         return list(RowChunk.FromString(b"".join(found)).rows)
 
-    for row in sent(state.everything(image)):
+    for row in sent(state.baseline_diff(image)):
         assert row.HasField("setpoint") and len(row.readback.float64_array.elements) == 1000
     image.apply_batch(floats([setpoint(1)], [2.0]), 1, 3)
-    change = state.diff(image)
+    change = state.next_diff(image)
     assert change.channels.tolist() == [SETPOINT]
     (row,) = sent(change)
     assert row.setpoint.float64_value == 2.0 and not row.HasField("readback")
     assert row.ByteSize() < 100
-    image.apply_batch(waves.take(np.array([0])), 1, 4)
+    image.apply_batch(waves.take_rows(np.array([0])), 1, 4)
     image.apply_batch(floats([setpoint(2)], [3.0]), 1, 5)
-    image.apply_batch(waves.take(np.array([1])), 1, 6)
-    change = state.diff(image)
+    image.apply_batch(waves.take_rows(np.array([1])), 1, 6)
+    change = state.next_diff(image)
     assert change.channels.tolist() == [READBACK, BOTH]
     one, two = sent(change)
     assert not one.HasField("setpoint") and two.setpoint.float64_value == 3.0

@@ -34,7 +34,7 @@ STEPS = st.lists(st.tuples(st.booleans(), LISTS | GLOBS), max_size=12)
 def chosen(terms: Terms) -> set[int]:
     mask = np.zeros(len(INDEX), bool)
     for term in terms:
-        mask[INDEX.select(term.selector, allow_unknown=True).rows] = term.added
+        mask[INDEX.select_rows(term.selector, allow_unknown=True).rows] = term.added
     return set(np.flatnonzero(mask).tolist())
 
 

@@ -60,7 +60,7 @@ def test_keys():
     secret, key = _key()
     with pytest.raises(Unavailable):
         ring.find(secret, 5)
-    ring.load([key])
+    ring.load_keys([key])
     assert ring.find(secret, 5) is key
     for wrong in ("", "drey_", secret[:-1], secret + "x", secret.upper(), "é" * 50):
         with pytest.raises(Unauthenticated) as caught:
@@ -75,7 +75,7 @@ def test_keys():
 def test_dead_keys(expire, revoke, reason):
     ring = KeyRing()
     secret, key = _key(expire, revoke)
-    ring.load([key])
+    ring.load_keys([key])
     with pytest.raises(Unauthenticated) as caught:
         ring.find(secret, 5)
     assert caught.value.reason is reason

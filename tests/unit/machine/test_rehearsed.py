@@ -13,7 +13,7 @@ from drey_machine.rehearsed import (
     SimMachine,
     SimWrite,
     known_aliases,
-    obstacle,
+    obstacle_text,
     place_channels,
     record_text,
 )
@@ -72,7 +72,7 @@ def test_each_kind_of_channel_has_its_record(
     ],
 )
 def test_what_cannot_be_a_record_is_said(channel: SimChannel, why: str) -> None:
-    assert why in obstacle(channel)
+    assert why in obstacle_text(channel)
 
 
 def test_a_field_that_no_such_record_has_is_served_apart() -> None:
@@ -146,5 +146,5 @@ def test_a_machine_survives_its_file(tmp_path: Path) -> None:
         SimChannel("T", "string", value=b"caf\xe9".decode(errors="surrogateescape")),
         writes=[SimWrite("X", 0.5)],
     )
-    made.write(tmp_path / "channels.json")
-    assert record_text(SimMachine.read(tmp_path / "channels.json")) == record_text(made)
+    made.write_file(tmp_path / "channels.json")
+    assert record_text(SimMachine.read_file(tmp_path / "channels.json")) == record_text(made)

@@ -140,7 +140,7 @@ def test_rates_that_go_up_and_down_do_not_keep_a_share_back(seed):
         loads = {s: ShardLoad(1000, drawn.uniform(900, 1100)) for s in owners}
         moves = plan_moves(owners, loads, ["host0:1", "host1:1"])
         plans.add(tuple(moves))
-        if need.observe(bool(moves), ["host0:1", "host1:1"], step * 0.1):
+        if need.observe_need(bool(moves), ["host0:1", "host1:1"], step * 0.1):
             offered_at = step
             break
     assert len(plans) > 1
@@ -149,14 +149,14 @@ def test_rates_that_go_up_and_down_do_not_keep_a_share_back(seed):
 
 def test_what_has_to_move_must_last_among_the_same_monitors():
     need = SteadyNeed(1.0)
-    assert not need.observe(True, ["a", "b"], 0.0)
-    assert not need.observe(True, ["a", "b", "c"], 0.5)
-    assert not need.observe(True, ["a", "b", "c"], 1.25)
-    assert need.observe(True, ["c", "b", "a"], 1.5)
-    need.restart()
-    assert not need.observe(True, ["a", "b", "c"], 2.0)
-    assert not need.observe(False, ["a", "b", "c"], 2.5)
-    assert not need.observe(True, ["a", "b", "c"], 3.4)
+    assert not need.observe_need(True, ["a", "b"], 0.0)
+    assert not need.observe_need(True, ["a", "b", "c"], 0.5)
+    assert not need.observe_need(True, ["a", "b", "c"], 1.25)
+    assert need.observe_need(True, ["c", "b", "a"], 1.5)
+    need.restart_wait()
+    assert not need.observe_need(True, ["a", "b", "c"], 2.0)
+    assert not need.observe_need(False, ["a", "b", "c"], 2.5)
+    assert not need.observe_need(True, ["a", "b", "c"], 3.4)
 
 
 # --- warm standbys ---

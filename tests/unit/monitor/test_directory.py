@@ -34,7 +34,7 @@ def info(n: int, unit: bytes = b"mA", labels: tuple[bytes, ...] = ()) -> InfoCol
 
 
 def next_cut(state: DirectoryState) -> DirectoryCut:
-    cut = state.cut()
+    cut = state.cut_changes()
     assert cut is not None
     return cut
 
@@ -48,15 +48,15 @@ def test_catalog_grows_the_version_at_once():
     assert cut.catalog == {0: b"a", 3: b"b"}
     assert sorted(cut.metadata) == [0, 3]
     assert cut.page_versions == {0: 1, 3: 1}
-    assert state.cut() is None
+    assert state.cut_changes() is None
     state.set_catalog(7, {})
-    assert state.cut() is None
+    assert state.cut_changes() is None
 
 
 def test_a_version_without_pages_of_ours_is_told():
     state = DirectoryState()
     state.set_catalog(7, {0: b"a"})
-    state.cut()
+    state.cut_changes()
     state.set_catalog(8, {})
     cut = next_cut(state)
     assert (cut.catalog_version, cut.changed) == (8, [])
@@ -65,9 +65,9 @@ def test_a_version_without_pages_of_ours_is_told():
 def test_metadata_is_collected():
     state = DirectoryState()
     state.set_catalog(1, {0: b"a", 1: b"b"})
-    state.cut()
-    state.update(np.array([2, 3]), info(2))
-    state.update(np.array([4]), info(1, b"V", (b"off", b"on")))
+    state.cut_changes()
+    state.update_channels(np.array([2, 3]), info(2))
+    state.update_channels(np.array([4]), info(1, b"V", (b"off", b"on")))
     assert state.version == 1
     cut = next_cut(state)
     assert (cut.version, cut.changed) == (2, [0])
@@ -83,8 +83,8 @@ def test_metadata_is_collected():
 def test_metadata_beside_a_catalog_change_has_its_version():
     state = DirectoryState()
     state.set_catalog(1, {0: b"a", 1: b"b"})
-    state.cut()
-    state.update(np.array([2]), info(1))
+    state.cut_changes()
+    state.update_channels(np.array([2]), info(1))
     state.set_catalog(2, {1: b"c"})
     cut = next_cut(state)
     assert cut.changed == [0, 1]
@@ -105,19 +105,19 @@ def test_a_cut_that_was_not_written_comes_again():
 
 def test_forgotten_and_inherited():
     state = DirectoryState()
-    page = MetadataPage.empty(0)
+    page = MetadataPage.empty_page(0)
     page.units[1], page.units[2], page.kind[1:3] = b"A", b"B", 11
     page.labels[2] = (b"x",)
     same = np.zeros(256, bool)
     same[[1, 2]] = True
-    state.inherit([page], {0: same})
+    state.inherit_pages([page], {0: same})
     state.set_catalog(1, {0: b"a"})
     assert next_cut(state).metadata[0].units[1:3] == [b"A", b"B"]
-    state.forget(np.array([2]))
+    state.forget_channels(np.array([2]))
     cut = next_cut(state)
     assert cut.metadata[0].units[1:3] == [b"A", b""]
     assert cut.metadata[0].kind[1:3].tolist() == [11, 0]
     assert cut.metadata[0].labels == {}
     # what nobody has a page for is not kept
-    state.update(np.array([999]), info(1))
-    assert state.cut() is None
+    state.update_channels(np.array([999]), info(1))
+    assert state.cut_changes() is None

@@ -11,8 +11,8 @@ from drey_core.directory import CatalogPage
 from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_SLOTS, Pages
 from drey_core.values import Columns, Kind, State
-from drey_monitor.domain.catalog import ChannelsChange, difference, unchanged
-from drey_monitor.domain.merging import latest
+from drey_monitor.domain.catalog import ChannelsChange, channels_difference, unchanged
+from drey_monitor.domain.merging import latest_columns
 from drey_monitor.domain.ownership import (
     has_room,
     next_epoch,
@@ -77,7 +77,7 @@ PART = st.dictionaries(CHANNEL, VALUE, max_size=12)
 
 @given(st.lists(PART, min_size=1, max_size=5))
 def test_latest_wins_and_counts_what_it_replaced(parts):
-    got = latest([rows(p, merged=1) for p in parts])
+    got = latest_columns([rows(p, merged=1) for p in parts])
     wanted: dict[int, object] = {}
     for part in parts:
         wanted |= part
@@ -93,8 +93,8 @@ def test_compacting_changes_no_value(part, data):
     mask = np.array(
         data.draw(st.lists(st.booleans(), min_size=len(part), max_size=len(part))), bool
     )
-    chosen = columns.take(mask)
-    got = chosen.compacted()
+    chosen = columns.take_rows(mask)
+    got = chosen.compact_heap()
     assert as_dict(got) == as_dict(chosen)
     used = sum(len(got.heap_bytes(i)) for i in range(len(got)) if got.kind[i] == Kind.STRING)
     assert used == len(got.heap)
@@ -105,18 +105,18 @@ def test_compacting_changes_no_value(part, data):
 
 def publishes(owned: Owned) -> bool:
     """Asked anew each time: the type checker believes that a property stays as it was."""
-    return owned.publishes
+    return owned.may_publish
 
 
 def next_columns(state: ShardState) -> Columns:
-    cut = state.cut()
+    cut = state.cut_batch()
     assert cut is not None
     return cut.columns
 
 
 def shard(*pages: int, epoch: int = 1) -> ShardState:
     state = ShardState(0, epoch)
-    state.grow(np.array(pages, np.int64))
+    state.grow_pages(np.array(pages, np.int64))
     return state
 
 
@@ -127,25 +127,25 @@ def test_batches_lead_to_the_pages(events):
     sequences = []
     for event in [*events, None]:
         if event is not None:
-            state.fold(rows(event))
-        elif (cut := state.cut()) is not None:
+            state.fold_columns(rows(event))
+        elif (cut := state.cut_batch()) is not None:
             sequences.append(cut.sequence)
-            consumer.apply(cut.columns)
+            consumer.apply_batch(cut.columns)
     assert sequences == list(range(1, len(sequences) + 1))
     mine = state.take_unwritten()
-    theirs = consumer.taken(np.arange(4))
+    theirs = consumer.take_pages(np.arange(4))
     assert (mine.values == theirs.values).all()
     assert mine.heaps == theirs.heaps
 
 
 def test_nothing_changed_is_no_batch():
-    assert shard(0).cut() is None
+    assert shard(0).cut_batch() is None
 
 
 def test_channels_of_a_protocol_that_is_not_spoken_are_unsupported():
     state = shard(1)
-    state.add(np.array([256]))
-    state.add(np.array([257]), State.UNSUPPORTED)
+    state.add_channels(np.array([256]))
+    state.add_channels(np.array([257]), State.UNSUPPORTED)
     counts = state.counts()
     assert (counts.channels, counts.never_connected, counts.unsupported) == (2, 1, 1)
     assert counts.disconnected == 0
@@ -154,34 +154,34 @@ def test_channels_of_a_protocol_that_is_not_spoken_are_unsupported():
 
 def test_added_channels_are_never_connected_removed_are_absent():
     state = shard(1)
-    state.add(np.array([256, 257]))
+    state.add_channels(np.array([256, 257]))
     counts = state.counts()
     assert (counts.channels, counts.never_connected) == (2, 2)
-    state.fold(rows({256: 1.5}))
+    state.fold_columns(rows({256: 1.5}))
     assert as_dict(next_columns(state)) == {
         256: (State.CONNECTED, 1.5),
         257: (State.NEVER_CONNECTED, None),
     }
-    state.remove(np.array([256]))
+    state.remove_channels(np.array([256]))
     assert as_dict(next_columns(state)) == {256: (State.ABSENT, None)}
     assert state.counts().channels == 1
 
 
 def test_replaced_channel_forgets_its_value():
     state = shard(1)
-    state.fold(rows({256: b"old"}))
-    state.remove(np.array([256]))
-    state.add(np.array([256]))
+    state.fold_columns(rows({256: b"old"}))
+    state.remove_channels(np.array([256]))
+    state.add_channels(np.array([256]))
     assert as_dict(next_columns(state)) == {256: (State.NEVER_CONNECTED, None)}
 
 
 def test_counts():
     state = shard(0)
-    state.add(np.array([1, 2, 3, 4]))
+    state.add_channels(np.array([1, 2, 3, 4]))
     up = rows({1: 1.0, 2: 2.0})
     up.severity[:] = [0, 2]
-    state.fold(up)
-    state.fold(rows({3: 3.0}, State.DISCONNECTED))
+    state.fold_columns(up)
+    state.fold_columns(rows({3: 3.0}, State.DISCONNECTED))
     counts = state.counts()
     assert (counts.channels, counts.connected, counts.disconnected) == (4, 2, 1)
     assert (counts.never_connected, counts.in_alarm, counts.valued) == (1, 1, 2)
@@ -191,23 +191,23 @@ def test_unwritten_pages():
     state = shard(0, 1, 2)
     assert state.take_unwritten().numbers.tolist() == [0, 1, 2]
     assert len(state.take_unwritten()) == 0
-    state.fold(rows({256: 1.0}))
+    state.fold_columns(rows({256: 1.0}))
     assert state.take_unwritten().numbers.tolist() == [1]
     state.mark_unwritten(np.array([1]))
-    state.grow(np.array([7, 0]))
+    state.grow_pages(np.array([7, 0]))
     # the mark moves with its page
     assert state.take_unwritten().numbers.tolist() == [1, 7]
     state.mark_all_unwritten()
-    assert state.unwritten == 4
+    assert state.unwritten_pages == 4
 
 
 def test_new_epoch_begins_anew():
     state = shard(0)
-    state.fold(rows({1: 1.0}))
-    state.cut()
+    state.fold_columns(rows({1: 1.0}))
+    state.cut_batch()
     state.take_unwritten()
     state.begin_epoch(5)
-    assert (state.epoch, state.sequence, state.unwritten) == (5, 0, 1)
+    assert (state.epoch, state.sequence, state.unwritten_pages) == (5, 0, 1)
     with pytest.raises(ValueError, match="not greater"):
         state.begin_epoch(5)
 
@@ -217,18 +217,18 @@ def test_new_epoch_begins_anew():
 
 def left_by_the_last_owner() -> tuple[Pages, np.ndarray]:
     table = PageTable(np.array([0]))
-    table.apply(rows({1: 1.0, 2: b"two", 3: 3.0, 4: 4.0}))
-    table.apply(rows({5: None}, State.NEVER_CONNECTED))
+    table.apply_batch(rows({1: 1.0, 2: b"two", 3: 3.0, 4: 4.0}))
+    table.apply_batch(rows({5: None}, State.NEVER_CONNECTED))
     same = np.zeros((1, PAGE_SLOTS), bool)
     same[0, [1, 2, 3, 5]] = True  # 4 has another address now
-    return table.taken(np.array([0])), same
+    return table.take_pages(np.array([0])), same
 
 
 def heir() -> ShardState:
     state = ShardState(0, 2)
-    kept = state.inherit(*left_by_the_last_owner())
+    kept = state.inherit_pages(*left_by_the_last_owner())
     assert kept.tolist() == [1, 2, 3]
-    state.add(np.array([4, 5]))
+    state.add_channels(np.array([4, 5]))
     return state
 
 
@@ -237,16 +237,16 @@ def test_inherited_values_stand_unpublished():
     assert set(as_dict(next_columns(state))) == {4, 5}
     assert (state.counts().connected, state.counts().disconnected) == (0, 3)
     pages = state.take_unwritten()
-    assert pages.columns(np.array([2])).value(0) == b"two"
+    assert pages.columns_of_channels(np.array([2])).value(0) == b"two"
     assert pages.values["state"][0, 1] == State.CONNECTED
 
 
 def test_answering_channels_are_confirmed():
     state = heir()
-    state.cut()
-    state.fold(rows({1: None}))  # connected, its value still to come
-    assert state.cut() is None
-    state.fold(rows({1: 1.0, 2: b"zwei"}))
+    state.cut_batch()
+    state.fold_columns(rows({1: None}))  # connected, its value still to come
+    assert state.cut_batch() is None
+    state.fold_columns(rows({1: 1.0, 2: b"zwei"}))
     assert as_dict(next_columns(state)) == {
         1: (State.CONNECTED, 1.0),
         2: (State.CONNECTED, b"zwei"),
@@ -256,23 +256,23 @@ def test_answering_channels_are_confirmed():
 
 def test_silent_channels_are_disconnected_when_the_search_is_over():
     state = heir()
-    state.cut()
-    state.fold(rows({1: 1.0}))
-    state.fold(rows({3: None}))
-    state.settle()
+    state.cut_batch()
+    state.fold_columns(rows({1: 1.0}))
+    state.fold_columns(rows({3: None}))
+    state.settle_unconnected()
     assert as_dict(next_columns(state)) == {
         1: (State.CONNECTED, 1.0),
         2: (State.DISCONNECTED, b"two"),
         3: (State.CONNECTED, None),
     }
-    state.settle()
-    assert state.cut() is None
+    state.settle_unconnected()
+    assert state.cut_batch() is None
 
 
 def test_a_lost_inherited_channel_keeps_its_value():
     state = heir()
-    state.cut()
-    state.fold(rows({2: b"two"}, State.DISCONNECTED))
+    state.cut_batch()
+    state.fold_columns(rows({2: b"two"}, State.DISCONNECTED))
     assert as_dict(next_columns(state)) == {2: (State.DISCONNECTED, b"two")}
 
 
@@ -280,7 +280,7 @@ def test_what_left_the_catalog_is_absent():
     state = ShardState(0, 2)
     pages, same = left_by_the_last_owner()
     same[:] = False
-    state.inherit(pages, same)
+    state.inherit_pages(pages, same)
     assert {v for v, _ in as_dict(next_columns(state)).values()} == {int(State.ABSENT)}
     assert state.counts().channels == 0
 
@@ -290,7 +290,7 @@ def test_what_left_the_catalog_is_absent():
 
 def page(**addresses: str) -> CatalogPage:
     """Page 2 with addresses by slot (`s3="A"`)."""
-    out = CatalogPage.empty(2)
+    out = CatalogPage.empty_page(2)
     for key, address in addresses.items():
         slot = int(key[1:])
         out.pv_number[slot], out.protocol[slot] = 1000 + slot, 1
@@ -299,7 +299,7 @@ def page(**addresses: str) -> CatalogPage:
 
 
 def test_first_sight_of_a_page():
-    change = difference(None, page(s3="A", s9="B"))
+    change = channels_difference(None, page(s3="A", s9="B"))
     assert change.added.tolist() == [515, 521]
     assert change.addresses == ["A", "B"]
     assert len(change.removed) == 0
@@ -307,25 +307,25 @@ def test_first_sight_of_a_page():
 
 def test_only_what_changed_is_touched():
     old, new = page(s1="A", s2="B", s3="C"), page(s1="A", s2="B2", s4="D")
-    change = difference(old, new)
+    change = channels_difference(old, new)
     assert change.removed.tolist() == [514, 515]
     assert change.added.tolist() == [514, 516]
-    assert change.gone.tolist() == [515]
+    assert change.gone_channels.tolist() == [515]
     assert np.flatnonzero(unchanged(old, new)).tolist() == [1]
 
 
 def test_tolerances_and_names_touch_no_channel():
     old, new = page(s1="A"), page(s1="A")
     new.absolute[1], new.names[1] = 5.0, "renamed"
-    change = difference(old, new)
+    change = channels_difference(old, new)
     assert len(change.added) == len(change.removed) == 0
 
 
 def test_what_is_not_watched():
     new = page(s1="A", s2="B", s3="has blank")
     new.protocol[2] = 2
-    assert difference(None, new).watchable.tolist() == [True, False, False]
-    assert ChannelsChange.join([]).gone.tolist() == []
+    assert channels_difference(None, new).watchable.tolist() == [True, False, False]
+    assert ChannelsChange.join_changes([]).gone_channels.tolist() == []
 
 
 # --- settling and rates ---
@@ -335,8 +335,8 @@ SECOND = 1_000_000_000
 
 def test_settled_at_once_when_all_answered():
     settling = SearchSettling(SECOND)
-    assert not settling.look(0, searched=False, channels=2, connected=2, valued=2)
-    assert settling.look(1, searched=True, channels=2, connected=2, valued=2)
+    assert not settling.has_settled(0, searched=False, channels=2, connected=2, valued=2)
+    assert settling.has_settled(1, searched=True, channels=2, connected=2, valued=2)
 
 
 def test_settled_after_quiet_with_dead_channels():
@@ -344,29 +344,29 @@ def test_settled_after_quiet_with_dead_channels():
     times = [0.0, 0.5, 1.0, 1.5, 2.0]
     found = [1, 5, 5, 5, 5]
     seen = [
-        settling.look(int(t * SECOND), searched=True, channels=9, connected=n, valued=n)
+        settling.has_settled(int(t * SECOND), searched=True, channels=9, connected=n, valued=n)
         for t, n in zip(times, found, strict=True)
     ]
     assert seen == [False, False, False, False, True]
-    settling.restart()
-    assert not settling.look(3 * SECOND, searched=True, channels=9, connected=5, valued=5)
+    settling.restart_search()
+    assert not settling.has_settled(3 * SECOND, searched=True, channels=9, connected=5, valued=5)
 
 
 def test_a_long_pause_of_the_process_is_no_quiet():
     settling = SearchSettling(SECOND)
-    settling.look(0, searched=True, channels=9, connected=5, valued=5)
-    assert not settling.look(60 * SECOND, searched=True, channels=9, connected=5, valued=5)
+    settling.has_settled(0, searched=True, channels=9, connected=5, valued=5)
+    assert not settling.has_settled(60 * SECOND, searched=True, channels=9, connected=5, valued=5)
 
 
 def test_rate():
     rate = UpdateRate(10 * SECOND)
-    assert rate.observe(0, 0) == 0.0
-    seen = [rate.observe(i * SECOND, 100 * i) for i in range(1, 31)]
+    assert rate.observe_total(0, 0) == 0.0
+    seen = [rate.observe_total(i * SECOND, 100 * i) for i in range(1, 31)]
     assert seen[-1] == pytest.approx(100)
     for i in range(31, 45):
-        last = rate.observe(i * SECOND, 3000)
+        last = rate.observe_total(i * SECOND, 3000)
     assert last == 0.0
-    assert rate.observe(1, 3000) == 0.0
+    assert rate.observe_total(1, 3000) == 0.0
 
 
 # --- what comes while the past is still being read ---
@@ -377,19 +377,19 @@ def test_rate():
 def test_early_values_are_folded_after_the_past(parts):
     early, late = Owned(0, 2, SECOND, Term("shard-0", 2), nothing_new), ShardState(0, 2)
     for part in parts:
-        early.fold(rows(part, merged=1))
-    early.fenced(2)
+        early.fold_columns(rows(part, merged=1))
+    early.note_fenced(2)
     assert not publishes(early)
     for state in (early.state, late):
-        state.inherit(*left_by_the_last_owner())
-        state.grow(np.arange(4))
-    early.begin()
+        state.inherit_pages(*left_by_the_last_owner())
+        state.grow_pages(np.arange(4))
+    early.begin_publishing()
     assert publishes(early)
     for part in parts:
-        late.fold(rows(part, merged=1))
+        late.fold_columns(rows(part, merged=1))
     assert early.state.updates == late.updates
     every = np.arange(4 * PAGE_SLOTS)
-    mine, theirs = (s.take_unwritten().columns(every) for s in (early.state, late))
+    mine, theirs = (s.take_unwritten().columns_of_channels(every) for s in (early.state, late))
     assert as_dict(mine) == as_dict(theirs)
     mine, theirs = (next_columns(s) for s in (early.state, late))
     assert as_dict(mine) == as_dict(theirs)
@@ -398,32 +398,32 @@ def test_early_values_are_folded_after_the_past(parts):
 
 def test_nothing_is_published_under_an_epoch_that_is_not_fenced():
     owned = Owned(0, 2, SECOND, Term("shard-0", 2), nothing_new)
-    owned.begin()
+    owned.begin_publishing()
     assert not publishes(owned)
-    owned.fenced(2)
+    owned.note_fenced(2)
     assert publishes(owned)
     owned.begin_epoch(5)
     assert not publishes(owned)
-    owned.fenced(5)
+    owned.note_fenced(5)
     assert publishes(owned)
 
 
 def test_the_image_is_told_when_each_value_changed():
     state = ShardState(0, 1)
-    state.grow(np.array([1, 2]))
-    state.fold(rows({256: 1.0, 257: 1.0, 512: 1.0}))
-    state.cut()
-    state.fold(rows({257: 2.0}))
-    state.cut()
+    state.grow_pages(np.array([1, 2]))
+    state.fold_columns(rows({256: 1.0, 257: 1.0, 512: 1.0}))
+    state.cut_batch()
+    state.fold_columns(rows({257: 2.0}))
+    state.cut_batch()
     for _ in range(3):
-        state.fold(rows({512: 2.0}))
-        state.cut()
+        state.fold_columns(rows({512: 2.0}))
+        state.cut_batch()
     ages = state.slot_ages(np.array([1, 2]))
     assert (ages[0, 0], ages[0, 1], ages[1, 0]) == (4, 3, 0)
-    state.grow(np.array([0]))
+    state.grow_pages(np.array([0]))
     assert state.slot_ages(np.array([2]))[0, 0] == 0
     # what is folded already goes with the next batch: not older than the page
-    state.fold(rows({256: 3.0}))
+    state.fold_columns(rows({256: 3.0}))
     assert state.slot_ages(np.array([1]))[0, 0] == 0
     state.begin_epoch(2)
     assert not state.slot_ages(np.array([0, 1, 2])).any()
@@ -434,12 +434,12 @@ def test_what_is_merged_before_a_shard_is_ours_is_not_told_as_missed():
     warm = WarmShard(0)
     warm.follow({0: b""}, np.zeros(0, np.int64))
     for number in range(20):
-        warm.fold(rows({1: float(number)}, merged=3))
+        warm.fold_columns(rows({1: float(number)}, merged=3))
     owned = Owned(0, 5, 0, Term("shard-0", 5), nothing_new)
-    owned.state.grow(np.array([0]))
-    owned.fold(warm.columns())
-    owned.begin()
-    owned.fold(rows({1: 99.0}, merged=2))
+    owned.state.grow_pages(np.array([0]))
+    owned.fold_columns(warm.columns())
+    owned.begin_publishing()
+    owned.fold_columns(rows({1: 99.0}, merged=2))
     found = next_columns(owned.state)
     assert as_dict(found)[1][1] == 99.0
     # that of ours, and those that waited for the batch: not the eighty of before
@@ -449,11 +449,11 @@ def test_what_is_merged_before_a_shard_is_ours_is_not_told_as_missed():
 def test_what_is_kept_warm_of_channels_that_went_or_moved_is_forgotten():
     warm = WarmShard(0)
     warm.follow({0: b"", 3: b""}, np.zeros(0, np.int64))
-    warm.fold(rows({1: 1.0, 2: 2.0, 3 * 256: 3.0}))
+    warm.fold_columns(rows({1: 1.0, 2: 2.0, 3 * 256: 3.0}))
     warm.follow({0: b"other"}, np.array([2]))
     assert not warm.added.is_set()
     assert as_dict(warm.columns()).keys() == {1, 768}
-    warm.fold(rows({2: 4.0}))
+    warm.fold_columns(rows({2: 4.0}))
     assert as_dict(warm.columns())[2][1] == 4.0
     assert warm.followed == {0: b"other", 3: b""}
 

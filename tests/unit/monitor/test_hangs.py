@@ -10,7 +10,7 @@ from drey_monitor.domain.hangs import (
     LONGEST_NS,
     LOOK_AGAIN_NS,
     HangBook,
-    hanging,
+    hanging_channels,
 )
 
 SECOND = 10**9
@@ -113,7 +113,7 @@ def test_thousands_are_read_at_once():
     ],
 )
 def test_a_channel_hangs_where_its_ioc_lives(answered, silent, alive, hangs):
-    found = hanging(
+    found = hanging_channels(
         np.array([7], np.int32), np.array([answered]), np.array([silent]), {7} if alive else {3}
     )
     assert found.tolist() == [hangs]

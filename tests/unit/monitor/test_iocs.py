@@ -27,12 +27,12 @@ def test_channels_are_counted_by_ioc_and_what_is_known_stays():
     book.note_silent("a:1", 77)
     book.note_silent("a:1", 99)
     count_again(book, {"b:1": (3, 3), "a:1": (6, 6), "c:1": (0, 0)})
-    states = {state.address: state for state in book.states}
+    states = {state.address: state for state in book.ioc_states}
     assert states.keys() == {"a:1", "b:1"}
     assert states["a:1"] == IocState("a:1", 6, 6, 2, silent_since_ns=77)
     assert states["b:1"] == IocState("b:1", 3, 3)
     book.note_answered("a:1", 0)
-    assert (book.states[1].echo_ns, book.states[1].silent_since_ns) == (1, 0)
+    assert (book.ioc_states[1].echo_ns, book.ioc_states[1].silent_since_ns) == (1, 0)
 
 
 def test_echoes_are_spread_and_each_ioc_has_its_turn():
@@ -63,12 +63,12 @@ def test_double_names_last_as_long_as_a_search_finds_them():
     book.begin_search(["A", "B"])
     book.note_doubles([("A", "y:1", "x:1"), ("C", "x:1", "y:1")], 9)
     book.end_search()
-    assert {(d.name, d.taken, d.since_ns) for d in book.doubles} == {
+    assert {(d.name, d.taken, d.since_ns) for d in book.double_names} == {
         ("A", "y:1", 5),
         ("C", "x:1", 9),
     }
     book.note_doubles([(str(n), "x", "y") for n in range(1000)], 9)
-    assert len(book.doubles) == 64
+    assert len(book.double_names) == 64
 
 
 def test_all_iocs_come_in_turn_and_news_first():

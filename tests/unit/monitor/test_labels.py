@@ -46,12 +46,12 @@ def news() -> News:
 def owned(news: News) -> Owned:
     """With a page whose channel 1 is an enum, written with its labels, and read as 0."""
     owned = Owned(0, 2, SECOND, Term("shard-0", 2), news.take)
-    owned.state.grow(np.arange(1))
-    owned.state.add(np.array([1, 2]))
+    owned.state.grow_pages(np.arange(1))
+    owned.state.add_channels(np.array([1, 2]))
     owned.directory.set_catalog(1, {0: b"page"})
     news.labels[1] = OLD
-    owned.begin()
-    owned.fold(enums({1: 0}))
+    owned.begin_publishing()
+    owned.fold_columns(enums({1: 0}))
     write(owned)
     assert told(owned) == {1: 0, 2: None}
     return owned
@@ -62,7 +62,7 @@ def write(owned: Owned) -> None:
 
 
 def told(owned: Owned) -> dict[int, object]:
-    cut = owned.state.cut()
+    cut = owned.state.cut_batch()
     if cut is None:
         return {}
     rows = cut.columns
@@ -72,12 +72,12 @@ def told(owned: Owned) -> dict[int, object]:
 def test_it_waits_for_new_labels_to_be_written(owned, news):
     news.labels[1] = NEW
     owned.directory_wake.clear()
-    owned.fold(enums({1: 1}))
+    owned.fold_columns(enums({1: 1}))
     assert told(owned) == {}
     assert owned.directory_wake.is_set()
     cut = next_cut(owned.directory)
     assert cut.metadata[0].labels == {1: NEW}
-    owned.fold(enums({1: 0}))  # while they are being written
+    owned.fold_columns(enums({1: 0}))  # while they are being written
     assert told(owned) == {}
     owned.note_directory_written(cut, owned.state.epoch)
     assert told(owned) == {1: 0}
@@ -85,21 +85,21 @@ def test_it_waits_for_new_labels_to_be_written(owned, news):
 
 def test_others_do_not_wait(owned, news):
     news.labels[1] = NEW
-    owned.fold(enums({1: 1, 2: 5}))
+    owned.fold_columns(enums({1: 1, 2: 5}))
     assert told(owned) == {2: 5}
 
 
 def test_the_same_labels_again_hold_nothing_up(owned, news):
     news.labels[1] = OLD
-    owned.fold(enums({1: 1}))
+    owned.fold_columns(enums({1: 1}))
     assert told(owned) == {1: 1}
 
 
 def test_labels_that_could_not_be_written_are_waited_for(owned, news):
     news.labels[1] = NEW
-    owned.fold(enums({1: 1}))
+    owned.fold_columns(enums({1: 1}))
     owned.directory.put_back(next_cut(owned.directory))
-    owned.fold(enums({1: 1}))
+    owned.fold_columns(enums({1: 1}))
     assert told(owned) == {}
     write(owned)
     assert told(owned) == {1: 1}
@@ -107,10 +107,10 @@ def test_labels_that_could_not_be_written_are_waited_for(owned, news):
 
 def test_labels_that_change_while_others_are_written(owned, news):
     news.labels[1] = NEW
-    owned.fold(enums({1: 1}))
+    owned.fold_columns(enums({1: 1}))
     cut = next_cut(owned.directory)
     news.labels[1] = OLD
-    owned.fold(enums({1: 0}))
+    owned.fold_columns(enums({1: 0}))
     owned.note_directory_written(cut, owned.state.epoch)
     assert told(owned) == {}
     write(owned)
@@ -120,24 +120,24 @@ def test_labels_that_change_while_others_are_written(owned, news):
 def test_a_number_is_told_again_under_its_new_labels(owned, news):
     """Of an IOC that runs on. A watcher that was away is told what changed since: this has."""
     sequence = owned.state.sequence
-    owned.directory.update(np.array([1, 2]), relabeled(NEW, ()))
+    owned.directory.update_channels(np.array([1, 2]), relabeled(NEW, ()))
     write(owned)
     assert told(owned) == {1: 0}
     assert owned.state.sequence == sequence + 1
-    owned.directory.update(np.array([1]), relabeled(OLD))
-    owned.fold(enums({1: 1}))
+    owned.directory.update_channels(np.array([1]), relabeled(OLD))
+    owned.fold_columns(enums({1: 1}))
     write(owned)
-    cut = owned.state.cut()
+    cut = owned.state.cut_batch()
     assert cut is not None
     assert (cut.columns.key.tolist(), cut.columns.merged.tolist()) == ([1], [0])
 
 
 def test_numbers_of_a_past_owner_and_of_what_is_gone_are_not_told_again(owned, news):
-    owned.directory.update(np.array([1]), relabeled(NEW))
+    owned.directory.update_channels(np.array([1]), relabeled(NEW))
     cut = next_cut(owned.directory)
     gone = np.array([1])
-    owned.state.remove(gone)
-    owned.forget(gone)
+    owned.state.remove_channels(gone)
+    owned.forget_channels(gone)
     assert told(owned) == {1: None}
     owned.note_directory_written(cut, owned.state.epoch)
     assert told(owned) == {}
@@ -151,23 +151,23 @@ def relabeled(*labels: tuple[bytes, ...]):
 
 def test_loss_of_what_waits_waits_behind_it(owned, news):
     news.labels[1] = NEW
-    owned.fold(enums({1: 1}))
+    owned.fold_columns(enums({1: 1}))
     lost = enums({1: 1})
     lost.state[:] = State.DISCONNECTED
-    owned.fold(lost)
+    owned.fold_columns(lost)
     assert told(owned) == {}
     write(owned)
-    cut = owned.state.cut()
+    cut = owned.state.cut_batch()
     assert cut is not None
     assert cut.columns.state.tolist() == [State.DISCONNECTED]
 
 
 def test_what_waits_for_a_removed_channel_is_dropped(owned, news):
     news.labels[1] = NEW
-    owned.fold(enums({1: 1}))
+    owned.fold_columns(enums({1: 1}))
     gone = np.array([1])
-    owned.state.remove(gone)
-    owned.forget(gone)
+    owned.state.remove_channels(gone)
+    owned.forget_channels(gone)
     assert told(owned) == {1: None}
     write(owned)
     assert told(owned) == {}
@@ -177,7 +177,7 @@ def test_batches_name_a_directory_that_can_be_read(owned, news):
     written = owned.directory.written_version
     assert written == owned.directory.version > 0
     news.labels[1] = NEW
-    owned.fold(enums({1: 1}))
+    owned.fold_columns(enums({1: 1}))
     cut = next_cut(owned.directory)
     assert owned.directory.written_version == written
     owned.note_directory_written(cut, owned.state.epoch)

@@ -26,10 +26,10 @@ async def test_it_ends_when_its_leases_are_free_and_not_before(
     shards = Shards(0)
     bus = cast(Any, SimpleNamespace(connected=True))
     balancer = Balancer(shards, EpochListener(shards), bus, 1, True)
-    monkeypatch.setattr(balancer, "_takers", lambda: ["other"])
-    assert shards.claim(0)
-    leaving = asyncio.create_task(balancer.leave())
-    shards.leave(0)
+    monkeypatch.setattr(balancer, "_offer_takers", lambda: ["other"])
+    assert shards.claim_shard(0)
+    leaving = asyncio.create_task(balancer.leave_members())
+    shards.leave_shard(0)
     await asyncio.wait({leaving}, timeout=0.2)
     assert not leaving.done()
     shards.note_given_back(0)
@@ -40,10 +40,10 @@ def warm_shard(valued: int) -> WarmShard:
     warm = WarmShard(S)
     warm.follow({0: b""}, np.zeros(0, np.int64))
     warm.added.set()
-    rows = Columns.empty(valued).with_key(np.arange(valued))
+    rows = Columns.empty_columns(valued).with_key(np.arange(valued))
     rows.state[:] = State.CONNECTED
     rows.kind[:] = Kind.FLOAT64
-    warm.fold(rows)
+    warm.fold_columns(rows)
     return warm
 
 
@@ -70,9 +70,9 @@ def test_nor_for_channels_that_do_not_come() -> None:
 def test_a_standby_that_lost_its_iocs_is_none_until_it_has_them_again() -> None:
     warm = warm_shard(20)
     assert warm.is_prepared(0, 20, 20, asking=0) and not warm.falls_behind(20)
-    lost = Columns.empty(3).with_key(np.arange(3))
+    lost = Columns.empty_columns(3).with_key(np.arange(3))
     lost.state[:] = State.DISCONNECTED
-    warm.fold(lost)
+    warm.fold_columns(lost)
     assert warm.falls_behind(20)
     # the owner lost them as well: the same for both
     assert not warm.falls_behind(17)
@@ -105,11 +105,11 @@ async def test_a_shard_is_left_to_its_warm_standby_but_not_for_ever(
     shards, epochs, balancer = standing
     now = time.monotonic()
     beat = epochs.beats[0] = HeardBeat("gone:1", 5)
-    beat.hear("gone:1", 5, now)
+    beat.hear_beat("gone:1", 5, now)
 
     def may_try(later_s: float) -> list[bool]:
         balancer._tell_turns(now + later_s)
-        return [shards.turn(shard).free.is_set() for shard in range(3)]
+        return [shards.shard_turn(shard).free.is_set() for shard in range(3)]
 
     other = Member(balancer)
     await other.report(warm_standbys=1, standby_shards=[0, 1], prepared=[0])
@@ -121,7 +121,7 @@ async def test_a_shard_is_left_to_its_warm_standby_but_not_for_ever(
     assert may_try(7.1) == [True, True, True]
     # two standbys: who is warm itself waits for nobody
     balancer._standing.add(0)
-    shards.turn(0).prepared = True
+    shards.shard_turn(0).prepared = True
     assert may_try(0.0) == [True, True, True]
 
 
@@ -134,7 +134,7 @@ async def test_standbys_begin_when_all_is_well_and_end_when_they_are_relieved(
     def look(at: float) -> set[int]:
         for shard, beat in epochs.beats.items():
             if shard not in silent:
-                beat.hear(beat.owner, 5, at)
+                beat.hear_beat(beat.owner, 5, at)
         for member in balancer._members.values():
             member.heard_at = time.monotonic()
         balancer._plan_standbys(at)
@@ -143,7 +143,7 @@ async def test_standbys_begin_when_all_is_well_and_end_when_they_are_relieved(
     silent = {1}
     for shard in range(3):
         epochs.beats[shard] = HeardBeat("other:1", 5)
-        epochs.beats[shard].hear("other:1", 5, now)
+        epochs.beats[shard].hear_beat("other:1", 5, now)
     await other.report(warm_standbys=1)
     # while a shard has no owner that is heard a fail-over comes first
     assert all(not look(now + 3 + 0.5 * n) for n in range(20))

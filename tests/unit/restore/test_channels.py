@@ -21,16 +21,16 @@ class Table:
         self.waiting: set[int] = set()
         self._next = 0
 
-    async def add(self, names: Sequence[str]) -> Slots:
+    async def add_channels(self, names: Sequence[str]) -> Slots:
         await asyncio.sleep(0)
         first, self._next = self._next, self._next + len(names)
         self.names |= dict(zip(range(first, self._next), names, strict=True))
         return np.arange(first, self._next)
 
-    def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
+    def unanswered_slots(self, slots: Slots) -> NDArray[np.bool_]:
         return np.array([slot in self.waiting for slot in slots.tolist()], np.bool_)
 
-    async def remove(self, slots: Slots) -> None:
+    async def remove_slots(self, slots: Slots) -> None:
         await asyncio.sleep(0)
         for slot in slots.tolist():
             del self.names[slot]
@@ -50,10 +50,10 @@ def pool() -> tuple[ChannelPool, Any, Clock]:
 
 async def test_what_nobody_has_used_for_a_while_is_closed() -> None:
     channels, table, clock = pool()
-    async with channels.use(["A", "B"]):
-        first = channels.slots(["B", "A"]).tolist()
-    async with channels.use(["B"]):
-        assert channels.slots(["B"]).tolist() == first[:1]
+    async with channels.use_channels(["A", "B"]):
+        first = channels.slots_of(["B", "A"]).tolist()
+    async with channels.use_channels(["B"]):
+        assert channels.slots_of(["B"]).tolist() == first[:1]
         clock.now = 61.0
         await channels.close_idle()
         assert list(table.names.values()) == ["B"]
@@ -66,8 +66,8 @@ async def test_what_nobody_has_used_for_a_while_is_closed() -> None:
 
 async def test_what_another_uses_stays_open() -> None:
     channels, table, clock = pool()
-    async with channels.use(["A"]):
-        async with channels.use(["A"]):
+    async with channels.use_channels(["A"]):
+        async with channels.use_channels(["A"]):
             pass
         clock.now = 1000.0
         await channels.close_idle()
@@ -78,8 +78,8 @@ async def test_two_who_open_the_same_share_it() -> None:
     channels, table, _ = pool()
 
     async def use() -> list[int]:
-        async with channels.use(["A", "B"]):
-            return channels.slots(["A", "B"]).tolist()
+        async with channels.use_channels(["A", "B"]):
+            return channels.slots_of(["A", "B"]).tolist()
 
     one, two = await asyncio.gather(use(), use())
     assert one == two
@@ -88,10 +88,10 @@ async def test_two_who_open_the_same_share_it() -> None:
 
 async def test_a_renewed_channel_is_another_one() -> None:
     channels, table, _ = pool()
-    async with channels.use(["A", "B"]):
-        before = channels.slots(["A", "B"]).tolist()
-        await channels.renew(["A"])
-        after = channels.slots(["A", "B"]).tolist()
+    async with channels.use_channels(["A", "B"]):
+        before = channels.slots_of(["A", "B"]).tolist()
+        await channels.renew_channels(["A"])
+        after = channels.slots_of(["A", "B"]).tolist()
         assert after[0] != before[0]
         assert after[1] == before[1]
         assert sorted(table.names) == sorted(after)
@@ -99,23 +99,23 @@ async def test_a_renewed_channel_is_another_one() -> None:
 
 async def test_who_uses_a_renewed_channel_has_its_new_slot() -> None:
     channels, table, _ = pool()
-    async with channels.use(["A", "B"]) as used:
-        before = used.slots().tolist()
-        await channels.renew(["A"])
-        assert used.slots().tolist() == channels.slots(["A", "B"]).tolist() != before
-        assert sorted(table.names) == sorted(used.slots().tolist())
+    async with channels.use_channels(["A", "B"]) as used:
+        before = used.used_slots().tolist()
+        await channels.renew_channels(["A"])
+        assert used.used_slots().tolist() == channels.slots_of(["A", "B"]).tolist() != before
+        assert sorted(table.names) == sorted(used.used_slots().tolist())
 
 
 async def test_a_channel_that_could_not_be_opened_again_is_let_go() -> None:
     channels, table, clock = pool()
-    async with channels.use(["A", "B"]):
-        renewal = asyncio.ensure_future(channels.renew(["A"]))
+    async with channels.use_channels(["A", "B"]):
+        renewal = asyncio.ensure_future(channels.renew_channels(["A"]))
         while "A" in table.names.values():
             await asyncio.sleep(0)
         renewal.cancel()
         await asyncio.wait([renewal])
-    async with channels.use(["A"]) as used:
-        assert [table.names[slot] for slot in used.slots().tolist()] == ["A"]
+    async with channels.use_channels(["A"]) as used:
+        assert [table.names[slot] for slot in used.used_slots().tolist()] == ["A"]
     clock.now = 61.0
     await channels.close_idle()
     assert (len(channels), table.names) == (0, {})
@@ -123,8 +123,8 @@ async def test_a_channel_that_could_not_be_opened_again_is_let_go() -> None:
 
 async def test_a_channel_whose_write_is_unanswered_is_not_closed() -> None:
     channels, table, clock = pool()
-    async with channels.use(["A", "B"]):
-        table.waiting = set(channels.slots(["A"]).tolist())
+    async with channels.use_channels(["A", "B"]):
+        table.waiting = set(channels.slots_of(["A"]).tolist())
     clock.now = 61.0
     await channels.close_idle()
     assert list(table.names.values()) == ["A"]

@@ -15,7 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from drey_core.errors import Internal
 from drey_core.values import Columns
-from drey_restore.domain.execution import Execution, JournalBatch, counts_continued, replay
+from drey_restore.domain.execution import (
+    Execution,
+    JournalBatch,
+    counts_continued,
+    replay_execution,
+)
 from drey_restore.domain.items import Carried, Outcome
 from drey_restore.domain.kinds import Verdict
 from drey_restore.usecases.ending import outcome_of
@@ -59,12 +64,12 @@ class Courses(RuleBasedStateMachine):
 
     # ---- the process
 
-    @precondition(lambda self: not self.ended and len(self.execution.pending) > 0)
+    @precondition(lambda self: not self.ended and len(self.execution.pending_rows) > 0)
     @rule(data=st.data())
     def announce(self, data: st.DataObject) -> None:
         rows = data.draw(
             st.lists(
-                st.sampled_from(self.execution.pending.tolist()),
+                st.sampled_from(self.execution.pending_rows.tolist()),
                 min_size=1,
                 max_size=4,
                 unique=True,
@@ -73,7 +78,7 @@ class Courses(RuleBasedStateMachine):
         self.clock += 1
         taken = np.array(rows, np.int64)
         steps = np.array([self.next_step(row) for row in rows], np.int32)
-        self.execution.intend(taken, self.clock, steps)
+        self.execution.mark_intended(taken, self.clock, steps)
         self.open.append(len(self.journal))
         self.journal.append(JournalBatch(taken, self.clock, None, 0, steps))
 
@@ -95,7 +100,7 @@ class Courses(RuleBasedStateMachine):
                 self.got[row, step] += 1
         self.clock += 1
         found = np.array(codes, np.int32)
-        self.execution.result(batch.rows, found, self.clock, batch.steps)
+        self.execution.mark_result(batch.rows, found, self.clock, batch.steps)
         self.journal[number] = JournalBatch(
             batch.rows, batch.intent_time, found, self.clock, batch.steps
         )
@@ -104,11 +109,11 @@ class Courses(RuleBasedStateMachine):
         assert batch.steps is not None
         return list(zip(batch.rows.tolist(), batch.steps.tolist(), codes, strict=True))
 
-    @precondition(lambda self: not self.ended and len(self.execution.pending) > 0)
+    @precondition(lambda self: not self.ended and len(self.execution.pending_rows) > 0)
     @rule(data=st.data())
     def find_gone(self, data: st.DataObject) -> None:
         """A channel is not there before it is written."""
-        row = data.draw(st.sampled_from(self.execution.pending.tolist()))
+        row = data.draw(st.sampled_from(self.execution.pending_rows.tolist()))
         if not self.journal:
             self.execution.disconnected(np.array([row]))
             self.end()
@@ -126,7 +131,7 @@ class Courses(RuleBasedStateMachine):
                 if data.draw(st.booleans()):
                     self.got[row, step] += 1
         announced = [row for number in self.open for row in self.journal[number].rows.tolist()]
-        self.execution = replay(self.items, self.journal, self.carried)
+        self.execution = replay_execution(self.items, self.journal, self.carried)
         self.end()
         assert all(self.execution.verdict[row] == Verdict.UNKNOWN for row in announced)
 
@@ -136,7 +141,7 @@ class Courses(RuleBasedStateMachine):
         self.end()
 
     def end(self) -> None:
-        self.execution.close()
+        self.execution.close_books()
         self.ended = True
         self.outcome = outcome_of(self.items, self.execution, self.carried)
         counts = self.execution.counts
@@ -147,8 +152,8 @@ class Courses(RuleBasedStateMachine):
     @precondition(lambda self: self.ended)
     @rule(also_unknown=st.booleans())
     def resume(self, also_unknown: bool) -> None:
-        stored = Outcome.decode(self.outcome.encode())
-        carried = Carried(stored, Columns.empty(len(self.items)), also_unknown)
+        stored = Outcome.decode_outcome(self.outcome.encode_outcome())
+        carried = Carried(stored, Columns.empty_columns(len(self.items)), also_unknown)
         if also_unknown:
             for row in np.flatnonzero(stored.verdict == Verdict.UNKNOWN).tolist():
                 self.allowed[row] += 1
@@ -194,12 +199,12 @@ class Courses(RuleBasedStateMachine):
         flying = [row for number in self.open for row in self.journal[number].rows.tolist()]
         for row in flying:
             with pytest.raises(Internal):
-                self.execution.intend(np.array([row]), 1)
+                self.execution.mark_intended(np.array([row]), 1)
 
 
 def replay_closed(machine: Courses, carried: Carried) -> list[int]:
-    execution = replay(machine.items, [], carried)
-    execution.close()
+    execution = replay_execution(machine.items, [], carried)
+    execution.close_books()
     return execution.counts
 
 

@@ -45,7 +45,9 @@ def test_setpoints_are_scaled_and_moved_and_the_items_say_so() -> None:
     assert plan.stored_readback.kind[0] == Kind.NONE != plan.stored_readback.kind[1]
     back = {0: Policy(completion=CompletionMode.READBACK)}
     assert (
-        edited(replace(base, policies=PolicyRows.of(3, back)), ([0], Linear(2.0))).skip[0]
+        edited(replace(base, policies=PolicyRows.same_for_rows(3, back)), ([0], Linear(2.0))).skip[
+            0
+        ]
         == Skip.POLICY
     )
 

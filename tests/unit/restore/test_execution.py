@@ -15,8 +15,8 @@ from drey_restore.domain.execution import (
     Execution,
     JournalBatch,
     counts_by_journal,
-    replay,
-    shortfall,
+    end_by_shortfall,
+    replay_execution,
 )
 from drey_restore.domain.items import Carried, Outcome, PlanItems
 from drey_restore.domain.kinds import TRANSITIONS, RestoreState, Skip, Verdict, all_verified
@@ -32,10 +32,10 @@ def items_of(skips: list[int]) -> PlanItems:
         names=[f"PV:{i}" for i in range(n)],
         addresses=[f"PV:{i}:SP" for i in range(n)],
         readback_addresses=[""] * n,
-        current=Columns.empty(n),
-        stored=Columns.empty(n),
-        target=Columns.empty(n),
-        stored_readback=Columns.empty(n),
+        current=Columns.empty_columns(n),
+        stored=Columns.empty_columns(n),
+        target=Columns.empty_columns(n),
+        stored_readback=Columns.empty_columns(n),
         absolute=zeros,
         relative=zeros,
         readback_absolute=zeros,
@@ -80,15 +80,15 @@ def test_the_verdicts_add_up_to_the_plan_at_every_moment(
     items, batches, read = story
     execution = Execution(items)
     for batch in batches:
-        execution.intend(batch.rows, batch.intent_time)
+        execution.mark_intended(batch.rows, batch.intent_time)
         assert sum(execution.counts) == len(items)
         if batch.codes is not None:
-            execution.result(batch.rows, batch.codes, batch.result_time)
+            execution.mark_result(batch.rows, batch.codes, batch.result_time)
         assert sum(execution.counts) == len(items)
-    told = replay(items, batches)
+    told = replay_execution(items, batches)
     assert told.verdict.tolist() == execution.verdict.tolist()
     assert told.code.tolist() == execution.code.tolist()
-    execution.close()
+    execution.close_books()
     counts = execution.counts
     assert sum(counts) == len(items)
     assert counts[Verdict.PENDING] == counts[Verdict.UNSPECIFIED] == 0
@@ -97,7 +97,7 @@ def test_the_verdicts_add_up_to_the_plan_at_every_moment(
     rows = items.writes
     before = execution.verdict.copy()
     no = np.zeros(len(rows), bool)
-    execution.verify(rows, ~no, np.full(len(rows), read), np.full(len(rows), -1, np.int8), no)
+    execution.verify_rows(rows, ~no, np.full(len(rows), read), np.full(len(rows), -1, np.int8), no)
     changed = before != execution.verdict
     assert (before[changed] == Verdict.WRITTEN).all()
     assert sum(execution.counts) == len(items)
@@ -107,16 +107,16 @@ def test_the_verdicts_add_up_to_the_plan_at_every_moment(
 @given(stories())
 def test_nothing_is_announced_twice(story: tuple[PlanItems, list[JournalBatch], bool]) -> None:
     items, batches, _ = story
-    told = replay(items, batches)
+    told = replay_execution(items, batches)
     for batch in batches:
         with pytest.raises(Internal):
-            told.intend(batch.rows[:1], 1)
+            told.mark_intended(batch.rows[:1], 1)
 
 
 def test_what_was_never_handed_over_is_not_sent() -> None:
     execution = Execution(items_of([0, 0]))
-    execution.intend(np.array([0, 1]), 5)
-    execution.result(np.array([0, 1]), np.array([80, 480], np.int32), 6)
+    execution.mark_intended(np.array([0, 1]), 5)
+    execution.mark_result(np.array([0, 1]), np.array([80, 480], np.int32), 6)
     assert execution.verdict.tolist() == [Verdict.TIMED_OUT, Verdict.NOT_SENT]
     assert execution.sent_time.tolist() == [5, 0]
 
@@ -124,14 +124,14 @@ def test_what_was_never_handed_over_is_not_sent() -> None:
 def test_a_result_needs_an_intent() -> None:
     execution = Execution(items_of([0, 0]))
     with pytest.raises(Internal):
-        execution.result(np.array([0]), np.array([1], np.int32), 5)
+        execution.mark_result(np.array([0]), np.array([1], np.int32), 5)
 
 
 def test_what_is_not_announced_after_the_end() -> None:
     execution = Execution(items_of([0, 0]))
-    execution.close()
+    execution.close_books()
     with pytest.raises(Internal):
-        execution.intend(np.array([0]), 5)
+        execution.mark_intended(np.array([0]), 5)
 
 
 def test_all_verified_is_said_only_of_what_was() -> None:
@@ -150,10 +150,10 @@ def test_completion_by_readback_needs_the_readback() -> None:
     items.completion[:] = 3
     execution = Execution(items)
     rows = np.arange(3)
-    execution.intend(rows, 1)
-    execution.result(rows, np.ones(3, np.int32), 2)
+    execution.mark_intended(rows, 1)
+    execution.mark_result(rows, np.ones(3, np.int32), 2)
     reached = np.array([1, 0, -1], np.int8)
-    execution.verify(rows, np.ones(3, bool), np.ones(3, bool), reached, np.zeros(3, bool))
+    execution.verify_rows(rows, np.ones(3, bool), np.ones(3, bool), reached, np.zeros(3, bool))
     assert execution.verdict.tolist() == [
         Verdict.VERIFIED,
         Verdict.NOT_REACHED,
@@ -165,13 +165,16 @@ def test_completion_by_readback_needs_the_readback() -> None:
 @given(st.lists(st.sampled_from([0, 1, 3]), max_size=20))
 def test_items_and_outcomes_survive_their_bytes(skips: list[int]) -> None:
     items = items_of(skips)
-    raw = items.encode()
-    back = PlanItems.decode(raw)
-    assert back.encode() == raw
+    raw = items.encode_items()
+    back = PlanItems.decode_items(raw)
+    assert back.encode_items() == raw
     assert back.names == items.names
     assert dict(back.warnings) == dict(items.warnings)
-    outcome = Outcome.fresh(items, Execution(items).verdict)
-    assert Outcome.decode(outcome.encode()).encode() == outcome.encode()
+    outcome = Outcome.fresh_outcome(items, Execution(items).verdict)
+    assert (
+        Outcome.decode_outcome(outcome.encode_outcome()).encode_outcome()
+        == outcome.encode_outcome()
+    )
 
 
 def test_states_end_for_good() -> None:
@@ -183,12 +186,12 @@ def test_states_end_for_good() -> None:
 def test_a_refusal_that_only_the_alarm_shows_is_not_verified() -> None:
     execution = Execution(items_of([0, 0]))
     rows, yes = np.arange(2), np.ones(2, bool)
-    execution.intend(rows, 1)
-    execution.result(rows, np.ones(2, np.int32), 2)
-    execution.verify(rows, yes, yes, np.full(2, -1, np.int8), np.array([True, False]))
+    execution.mark_intended(rows, 1)
+    execution.mark_result(rows, np.ones(2, np.int32), 2)
+    execution.verify_rows(rows, yes, yes, np.full(2, -1, np.int8), np.array([True, False]))
     assert execution.verdict.tolist() == [Verdict.IN_ALARM, Verdict.VERIFIED]
     # the last read counts
-    execution.verify(rows, ~yes, yes, np.full(2, -1, np.int8), ~yes)
+    execution.verify_rows(rows, ~yes, yes, np.full(2, -1, np.int8), ~yes)
     assert execution.verdict.tolist() == [Verdict.NOT_REACHED] * 2
 
 
@@ -202,12 +205,12 @@ def test_what_was_equal_is_looked_at_too() -> None:
         Verdict.SKIPPED,
         Verdict.PENDING,
     ]
-    execution.intend(np.array([3]), 1)
-    execution.result(np.array([3]), np.ones(1, np.int32), 2)
+    execution.mark_intended(np.array([3]), 1)
+    execution.mark_result(np.array([3]), np.ones(1, np.int32), 2)
     yes = np.ones(1, bool)
-    execution.verify(np.array([3]), yes, yes, np.full(1, -1, np.int8), ~yes)
-    execution.close()
-    state, error = shortfall(items, execution, 1.0)
+    execution.verify_rows(np.array([3]), yes, yes, np.full(1, -1, np.int8), ~yes)
+    execution.close_books()
+    state, error = end_by_shortfall(items, execution, 1.0)
     assert state == RestoreState.COMPLETED
     assert error is not None
     assert error.reason == Reason.NOT_ALL_VERIFIED
@@ -255,9 +258,9 @@ def test_ramps_add_up_to_the_plan_wherever_they_are_cut(
     story: tuple[PlanItems, list[JournalBatch]],
 ) -> None:
     items, batches = story
-    told = replay(items, batches)
+    told = replay_execution(items, batches)
     assert sum(told.counts) == len(items)
-    told.close()
+    told.close_books()
     counts = told.counts
     assert sum(counts) == len(items)
     assert counts[Verdict.PENDING] == 0
@@ -290,30 +293,30 @@ def test_ramps_add_up_to_the_plan_wherever_they_are_cut(
             done or (entries and entries[-1][1] not in (192, 480, 0))
         )
         with pytest.raises(Internal):
-            told.intend(np.array([row]), 1)
+            told.mark_intended(np.array([row]), 1)
 
 
 @settings(deadline=None)
 @given(ramped_stories())
 def test_no_step_is_announced_twice(story: tuple[PlanItems, list[JournalBatch]]) -> None:
     items, batches = story
-    told = replay(items, batches)
+    told = replay_execution(items, batches)
     for batch in batches:
         assert batch.steps is not None
         stepped = batch.steps != 0
         if stepped.any():
             with pytest.raises(Internal):
-                told.intend(batch.rows[stepped], 1, batch.steps[stepped])
+                told.mark_intended(batch.rows[stepped], 1, batch.steps[stepped])
 
 
 def test_a_ramp_that_is_refused_on_its_way_is_not_as_it_was() -> None:
     execution = Execution(items_of([0, 0]))
     both, first = np.arange(2), np.ones(2, np.int32)
-    execution.intend(both, 5, first)
-    execution.result(both, np.array([1, 376], np.int32), 6, first)
+    execution.mark_intended(both, 5, first)
+    execution.mark_result(both, np.array([1, 376], np.int32), 6, first)
     assert execution.verdict.tolist() == [Verdict.PENDING, Verdict.REFUSED]
-    execution.intend(both[:1], 7)
-    execution.result(both[:1], np.array([192], np.int32), 8)
+    execution.mark_intended(both[:1], 7)
+    execution.mark_result(both[:1], np.array([192], np.int32), 8)
     assert execution.verdict.tolist() == [Verdict.RAMP_STOPPED, Verdict.REFUSED]
     assert execution.sent_time.tolist() == [7, 5]
 
@@ -324,24 +327,24 @@ def test_what_an_earlier_execution_may_have_sent_stays_unknown_unless_it_is_sent
 ) -> None:
     items, row = items_of([0, 0]), np.array([0])
     first = Execution(items)
-    first.intend(row, 5)
-    first.close()
+    first.mark_intended(row, 5)
+    first.close_books()
     assert first.verdict.tolist() == [Verdict.UNKNOWN, Verdict.NOT_SENT]
-    outcome = replace(Outcome.fresh(items, first.verdict), sent_time=first.sent_time)
-    left = Columns.empty(2)
-    assert Execution(items, Carried(outcome, left)).pending.tolist() == [1]
+    outcome = replace(Outcome.fresh_outcome(items, first.verdict), sent_time=first.sent_time)
+    left = Columns.empty_columns(2)
+    assert Execution(items, Carried(outcome, left)).pending_rows.tolist() == [1]
     second = Execution(items, Carried(outcome, left, also_unknown=True))
-    assert second.pending.tolist() == [0, 1]
-    second.intend(row, 7)
-    second.result(row, np.array([code], np.int32), 8)
-    second.close()
+    assert second.pending_rows.tolist() == [0, 1]
+    second.mark_intended(row, 7)
+    second.mark_result(row, np.array([code], np.int32), 8)
+    second.close_books()
     assert second.verdict.tolist() == [verdict, Verdict.NOT_SENT]
     assert second.sent_time[0] != 0  # it has a way back, whatever became of it now
 
 
 def test_a_channel_that_is_gone_when_it_is_continued_leaves_the_doubt() -> None:
     items = items_of([0, 0])
-    outcome = Outcome.fresh(items, np.array([Verdict.UNKNOWN, Verdict.NOT_SENT], np.uint8))
-    second = Execution(items, Carried(outcome, Columns.empty(2), also_unknown=True))
+    outcome = Outcome.fresh_outcome(items, np.array([Verdict.UNKNOWN, Verdict.NOT_SENT], np.uint8))
+    second = Execution(items, Carried(outcome, Columns.empty_columns(2), also_unknown=True))
     second.disconnected(np.array([0, 1]))
     assert second.verdict.tolist() == [Verdict.UNKNOWN, Verdict.DISCONNECTED]

@@ -14,12 +14,12 @@ from drey_restore.domain.execution import (
     JournalBatch,
     count_verdicts,
     counts_by_journal,
+    end_by_shortfall,
     initial_verdicts,
-    replay,
-    shortfall,
+    replay_execution,
 )
-from drey_restore.domain.explaining import explanations
-from drey_restore.domain.items import Outcome, PlanItems, scatter
+from drey_restore.domain.explaining import explain_rows
+from drey_restore.domain.items import Outcome, PlanItems, scatter_rows
 from drey_restore.domain.kinds import RestoreState, Skip, Verdict
 from drey_restore.domain.planning import make_plan
 
@@ -32,7 +32,7 @@ def plan(n: int) -> PlanItems:
 
 def outcome(items: PlanItems, verdict: Verdict, seen: float | None, **more: int) -> Outcome:
     n = len(items)
-    found = Outcome.fresh(items, np.full(n, verdict, np.uint8))
+    found = Outcome.fresh_outcome(items, np.full(n, verdict, np.uint8))
     columns = Columns.from_values(np.arange(n), [seen or 0.0] * n, [None] * n)
     columns.state[:] = State.CONNECTED
     if seen is None:
@@ -61,48 +61,48 @@ def test_it_says_what_is_so_and_what_to_do(
     items = plan(1)
     rows = np.arange(1)
     found = outcome(items, verdict, seen, **more)
-    assert words in explanations(items, found, rows, ())[0]
+    assert words in explain_rows(items, found, rows, ())[0]
     if verdict == Verdict.TIMED_OUT and seen is None:
         found.seen.state[:] = State.ABSENT  # nobody looked: an IOC is not to be blamed
-        text = explanations(items, found, rows, ())[0]
+        text = explain_rows(items, found, rows, ())[0]
         assert "ended before the setpoint was read" in text and "could not" not in text
     if verdict == Verdict.TIMED_OUT:
-        assert "may still take place" in explanations(items, found, rows, {1})[0]
+        assert "may still take place" in explain_rows(items, found, rows, {1})[0]
 
 
 def test_a_ramp_of_which_a_step_failed_says_so() -> None:
     items, rows = plan(1), np.arange(1)
     found = outcome(items, Verdict.RAMP_STOPPED, 5.0)
-    assert "A step was not completed" not in explanations(items, found, rows, ())[0]
+    assert "A step was not completed" not in explain_rows(items, found, rows, ())[0]
     found.code[:] = 160
-    assert "A step was not completed: see the status" in explanations(items, found, rows, ())[0]
+    assert "A step was not completed: see the status" in explain_rows(items, found, rows, ())[0]
 
 
 def test_every_verdict_has_words() -> None:
     items = plan(1)
     for verdict in Verdict:
-        text = explanations(items, outcome(items, verdict, 0.0), np.arange(1), ())[0]
+        text = explain_rows(items, outcome(items, verdict, 0.0), np.arange(1), ())[0]
         assert bool(text) == (verdict != Verdict.UNSPECIFIED)
 
 
 def test_an_outcome_of_the_first_version_is_read() -> None:
     items = plan(2)
     found = outcome(items, Verdict.VERIFIED, 0.0)
-    raw = found.encode()
+    raw = found.encode_outcome()
     from drey_restore.domain import blob
 
-    sections = blob.decode(raw)
+    sections = blob.decode_sections(raw)
     del sections["moving"]
-    assert Outcome.decode(blob.encode(sections)).moving.tolist() == [-1, -1]
+    assert Outcome.decode_outcome(blob.encode_sections(sections)).moving.tolist() == [-1, -1]
 
 
 def test_many_looks_keep_one_heap() -> None:
     """Verification reads strings and arrays again and again."""
     texts = [b"x" * 1000, b"y" * 1000]
-    seen = Columns.empty(2)
+    seen = Columns.empty_columns(2)
     for _ in range(150):
         look = Columns.from_values(np.arange(2), texts, [None, None])
-        seen = scatter(seen, np.arange(2), look)
+        seen = scatter_rows(seen, np.arange(2), look)
     assert len(seen.heap) == 2000
     assert [seen.value(row) for row in range(2)] == texts
 
@@ -114,8 +114,8 @@ def test_the_journal_alone_gives_the_same_counts() -> None:
         JournalBatch(np.array([2]), 7, np.array([192], np.int32), 8),
         JournalBatch(np.array([3]), 9),
     ]
-    execution = replay(items, journal)
-    execution.close()
+    execution = replay_execution(items, journal)
+    execution.close_books()
     initial = count_verdicts(initial_verdicts(items.skip))
     assert counts_by_journal(initial, journal) == execution.counts
 
@@ -123,9 +123,9 @@ def test_the_journal_alone_gives_the_same_counts() -> None:
 def ended(codes: list[int]) -> Execution:
     execution = Execution(plan(6))
     rows = np.arange(len(codes))
-    execution.intend(rows, 1)
-    execution.result(rows, np.array(codes, np.int32), 2)
-    execution.close()
+    execution.mark_intended(rows, 1)
+    execution.mark_result(rows, np.array(codes, np.int32), 2)
+    execution.close_books()
     return execution
 
 
@@ -145,7 +145,7 @@ def test_every_end_that_is_not_complete_says_so(
     codes: list[int], state: RestoreState, reason: Reason
 ) -> None:
     execution = ended(codes)
-    found, error = shortfall(plan(6), execution, 10.0)
+    found, error = end_by_shortfall(plan(6), execution, 10.0)
     assert error is not None
     assert (found, error.reason) == (state, reason)
 
@@ -154,7 +154,7 @@ def test_a_complete_end_has_no_error() -> None:
     execution = ended([1] * 6)
     rows = np.arange(6)
     yes = np.ones(6, bool)
-    execution.verify(rows, yes, yes, np.full(6, -1, np.int8), ~yes)
-    assert shortfall(plan(6), execution, 10.0) == (RestoreState.COMPLETED, None)
+    execution.verify_rows(rows, yes, yes, np.full(6, -1, np.int8), ~yes)
+    assert end_by_shortfall(plan(6), execution, 10.0) == (RestoreState.COMPLETED, None)
     assert execution.counts[Verdict.VERIFIED] == 6
     assert not (plan(6).skip != Skip.NONE).any()

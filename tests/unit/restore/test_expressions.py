@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from drey_core.errors import InvalidArgument
-from drey_restore.adapters.expressions import NotKnownError, condition, plain_value
+from drey_restore.adapters.expressions import NotKnownError, compile_condition, plain_value
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from drey_restore.adapters.expressions import NotKnownError, condition, plain_va
     ],
 )
 def test_the_names_that_an_expression_looks_at(text: str, names: list[tuple[str, str]]) -> None:
-    assert list(condition(text, "f").names) == names
+    assert list(compile_condition(text, "f").names) == names
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_names_that_an_expression_looks_at(text: str, names: list[tuple[str,
 )
 def test_what_no_condition_is_is_refused_by_its_field(text: str, why: str) -> None:
     with pytest.raises(InvalidArgument, match=why) as refused:
-        condition(text, "spec.guards[3].expression")
+        compile_condition(text, "spec.guards[3].expression")
     assert refused.value.field == "spec.guards[3].expression"
 
 
@@ -72,7 +72,7 @@ def test_what_no_condition_is_is_refused_by_its_field(text: str, why: str) -> No
     ],
 )
 def test_a_condition_is_judged(text: str, value: Any, holds: bool) -> None:
-    assert condition(text, "f").holds({("pv", "A"): value}) is holds
+    assert compile_condition(text, "f").holds_for({("pv", "A"): value}) is holds
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_condition_is_judged(text: str, value: Any, holds: bool) -> None:
 )
 def test_what_does_not_fit_cannot_be_known(text: str, value: Any) -> None:
     with pytest.raises(NotKnownError):
-        condition(text, "f").holds({("pv", "A"): value})
+        compile_condition(text, "f").holds_for({("pv", "A"): value})
 
 
 def test_nan_is_not_known() -> None:
@@ -100,7 +100,7 @@ def test_nan_is_not_known() -> None:
 )
 def test_what_would_cost_much_is_not_judged(text: str, value: Any) -> None:
     with pytest.raises(NotKnownError, match="more than 20000"):
-        condition(text, "f").holds({("pv", "A"): value})
+        compile_condition(text, "f").holds_for({("pv", "A"): value})
 
 
 @pytest.mark.parametrize("value", [b"x" * 20_001, np.zeros(20_001), [b"x" * 101] * 200])

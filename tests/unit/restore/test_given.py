@@ -28,7 +28,7 @@ def value(what: object, kind: int | None = None) -> Given:
 def planned(base: PlanInput, **given: Given) -> PlanItems:
     """A plan of values by row: `_0=...`."""
     rows = {int(name.strip("_")): each for name, each in given.items()}
-    nothing = Columns.empty(len(base.number))
+    nothing = Columns.empty_columns(len(base.number))
     return make_plan(replace(base, stored=nothing, stored_readback=nothing, given=rows))
 
 
@@ -65,7 +65,7 @@ def test_given_values_are_held_against_limits_and_policies_and_can_be_edited() -
     base = replace(
         base,
         readback_addresses=["R"] * 4,
-        policies=PolicyRows.of(4, {1: Policy(allowed_high=1.0), 2: back}),
+        policies=PolicyRows.same_for_rows(4, {1: Policy(allowed_high=1.0), 2: back}),
         edits=[(np.array([3]), Linear(2.0))],
     )
     plan = planned(base, _0=value(2.0), _1=value(2.0), _2=value(2.0), _3=value(2.0))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from drey_core.values import Columns, Kind, State
 from drey_restore.domain.execution import Execution
-from drey_restore.domain.explaining import explanations
+from drey_restore.domain.explaining import explain_rows
 from drey_restore.domain.interference import Interference
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import Verdict
@@ -42,13 +42,13 @@ def seen(story: list[Any], *, items: PlanItems | None = None) -> tuple[int, Any]
     watch = Interference(items, items.current)
     for value in story:
         if value == "write":
-            watch.expect(ROW)
+            watch.expect_values(ROW)
         elif isinstance(value, tuple):
-            watch.expect(ROW, values(*value))
+            watch.expect_values(ROW, values(*value))
         else:
-            watch.look(ROW, values(value))
+            watch.note_values(ROW, values(value))
     first = watch.first.value(1) if watch.first.kind[1] else None
-    assert watch.interfered == (1 if first is not None else 0)
+    assert watch.interfered_count == (1 if first is not None else 0)
     return int(watch.count[1]), first
 
 
@@ -80,18 +80,18 @@ def test_what_is_interference(story: list[Any], count: int, first: float | None)
 def test_what_is_not_written_or_not_there_is_nobodys() -> None:
     items = items_of()
     watch = Interference(items, items.current)
-    watch.expect(np.array([0, 1]))
+    watch.expect_values(np.array([0, 1]))
     both = np.array([0, 1])
-    watch.look(both, values(1.0, 1.0))
-    watch.look(both, values(5.0, 5.0, state=State.DISCONNECTED))
-    watch.look(np.array([2]), values(5.0))
-    assert watch.interfered == 0
-    watch.unsent(np.array([1]))
-    assert watch.look(both, values(5.0, 5.0))
+    watch.note_values(both, values(1.0, 1.0))
+    watch.note_values(both, values(5.0, 5.0, state=State.DISCONNECTED))
+    watch.note_values(np.array([2]), values(5.0))
+    assert watch.interfered_count == 0
+    watch.mark_unsent(np.array([1]))
+    assert watch.note_values(both, values(5.0, 5.0))
     assert watch.count.tolist() == [1, 0, 0]
-    assert watch.off.tolist() == [0]
-    assert not watch.look(both, values(1.0, 1.0))
-    assert watch.off.tolist() == []
+    assert watch.rows_off.tolist() == [0]
+    assert not watch.note_values(both, values(1.0, 1.0))
+    assert watch.rows_off.tolist() == []
     assert watch.count.tolist() == [1, 0, 0]
 
 
@@ -99,22 +99,24 @@ def test_what_is_not_written_or_not_there_is_nobodys() -> None:
 def test_an_ioc_that_restarts_before_a_write_has_shown_has_changed_it(complete: bool) -> None:
     """The IOC answered, and died before it posted the value; what it has now is not that."""
     watch = Interference(items_of(), items_of().current)
-    watch.expect(ROW)
-    watch.look(ROW, values(BEFORE))
+    watch.expect_values(ROW)
+    watch.note_values(ROW, values(BEFORE))
     if complete:
-        watch.complete(ROW)
-    watch.look(ROW, values(BEFORE))
-    assert watch.interfered == 0, "what the IOC posted before the write may come after its answer"
-    watch.look(ROW, values(BEFORE, state=State.DISCONNECTED))
-    watch.look(ROW, values(BEFORE))
-    assert watch.interfered == complete
+        watch.mark_complete(ROW)
+    watch.note_values(ROW, values(BEFORE))
+    assert watch.interfered_count == 0, (
+        "what the IOC posted before the write may come after its answer"
+    )
+    watch.note_values(ROW, values(BEFORE, state=State.DISCONNECTED))
+    watch.note_values(ROW, values(BEFORE))
+    assert watch.interfered_count == complete
     # a write that nobody answered may still be on its way, and so may the next one
-    watch.expect(ROW)
-    watch.look(ROW, values(BEFORE, state=State.DISCONNECTED))
-    watch.look(ROW, values(BEFORE))
-    assert watch.interfered == complete
-    watch.look(ROW, values(TARGET))
-    assert watch.off.tolist() == []
+    watch.expect_values(ROW)
+    watch.note_values(ROW, values(BEFORE, state=State.DISCONNECTED))
+    watch.note_values(ROW, values(BEFORE))
+    assert watch.interfered_count == complete
+    watch.note_values(ROW, values(TARGET))
+    assert watch.rows_off.tolist() == []
 
 
 def test_arrays_and_texts_are_watched_too() -> None:
@@ -126,7 +128,7 @@ def test_arrays_and_texts_are_watched_too() -> None:
         columns.state[:] = State.CONNECTED
     watch = Interference(replace(items, target=own), before)
     rows = np.array([0, 1])
-    watch.expect(rows)
+    watch.expect_values(rows)
     for story, count in (
         (([0.0, 0.0], b"off"), 0),
         (([1.0, 2.1], b"run"), 0),
@@ -134,7 +136,7 @@ def test_arrays_and_texts_are_watched_too() -> None:
     ):
         found = Columns.from_values(np.zeros(2, np.int64), story, kinds)
         found.state[:] = State.CONNECTED
-        watch.look(rows, found)
+        watch.note_values(rows, found)
         assert watch.count.tolist() == [count, count]
     assert watch.first.value(0).tolist() == [1.0, 3.0]
     assert watch.first.value(1) == b"stop"
@@ -156,19 +158,19 @@ def test_noise_within_the_tolerance_is_never_interference(
 def test_it_is_said_with_its_time_and_value() -> None:
     items = items_of()
     watch = Interference(items, items.current)
-    watch.expect(ROW)
-    watch.look(ROW, values(1.0))
+    watch.expect_values(ROW)
+    watch.note_values(ROW, values(1.0))
     found = values(7.0)
     found.receive_time[:] = 1_700_000_000_500_000_000
-    watch.look(ROW, found)
+    watch.note_values(ROW, found)
     outcome = replace(
-        Outcome.fresh(items, Execution(items).verdict),
+        Outcome.fresh_outcome(items, Execution(items).verdict),
         verdict=np.full(3, Verdict.VERIFIED, np.uint8),
         interference=watch.first,
         interferences=watch.count,
     )
-    again = Outcome.decode(outcome.encode())
-    texts = explanations(items, again, np.arange(3), ())
+    again = Outcome.decode_outcome(outcome.encode_outcome())
+    texts = explain_rows(items, again, np.arange(3), ())
     assert "changed it to 7.0" in texts[1]
     assert "22:13:20.500000 UTC" in texts[1]
     assert not any("Interference" in texts[row] for row in (0, 2))

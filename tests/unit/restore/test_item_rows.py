@@ -41,7 +41,7 @@ def plan() -> PlanItems:
         current=values(1.0, 2, b"\xff\x00", np.arange(3.0), None, b"x"),
         stored=values(2.0, 3, b"text", np.arange(3.0) + 1, 4.0, None),
         target=values(2.0, 3, b"text", np.arange(3.0) + 1, None, None),
-        stored_readback=Columns.empty(N),
+        stored_readback=Columns.empty_columns(N),
         absolute=np.zeros(N),
         relative=np.zeros(N),
         readback_absolute=np.zeros(N),
@@ -101,7 +101,7 @@ def test_parts_of_a_plan() -> None:
 def test_items_of_a_restore() -> None:
     items = plan()
     verdict = np.array([4, 6, 3, 4, Verdict.SKIPPED, Verdict.EQUAL_ALREADY], np.uint8)
-    outcome = Outcome.fresh(items, verdict)
+    outcome = Outcome.fresh_outcome(items, verdict)
     outcome.code[:] = [1, 80, 1, 1, 0, 0]
     outcome.readback_reached[:] = [1, 0, -1, -1, -1, -1]
     outcome.sent_time[:] = 2**61
@@ -138,7 +138,7 @@ def test_a_large_value_goes_in_parts_and_is_whole_again() -> None:
     assert d.target.string_value.encode() == text
     assert not (c.current.HasField("part") or d.target.HasField("part"))
 
-    outcome = replace(Outcome.fresh(items, np.full(N, 4, np.uint8)), seen=items.target)
+    outcome = replace(Outcome.fresh_outcome(items, np.full(N, 4, np.uint8)), seen=items.target)
     chunks = list(item_rows.restore_chunks(items, outcome, verdicts=[]))
     assert max(map(len, chunks)) < 4 << 20
     read_items = [i for raw in chunks for i in pb.ReadRestoreResponse.FromString(raw).items]
@@ -147,7 +147,7 @@ def test_a_large_value_goes_in_parts_and_is_whole_again() -> None:
 
 
 def test_metadata_of_channels_in_columns() -> None:
-    pages = {number: MetadataPage.empty(number) for number in (2, 7)}
+    pages = {number: MetadataPage.empty_page(number) for number in (2, 7)}
     pages[7].count[5], pages[7].writable[5] = 9, 1
     pages[7].limits[6:, 5] = 1.0, 2.0
     pages[7].kind[5] = Kind.ENUM | ARRAY

@@ -160,7 +160,7 @@ def test_every_pv_is_written_or_left_out_for_one_reason(case: Case) -> None:
     assert sorted(writes) == np.flatnonzero(items.skip == Skip.NONE).tolist()
     assert all(Skip(reason) for reason in items.skip[items.skip != Skip.NONE].tolist())
     assert (items.target.kind == Kind.NONE).tolist() == (items.skip != Skip.NONE).tolist()
-    assert [row for stage in items.stages for row in stage.tolist()] == writes
+    assert [row for stage in items.rows_by_stage for row in stage.tolist()] == writes
     assert items.ramps.keys() <= set(writes)
     record = record_of(items)
     assert sum(record.first_verdicts) == record.pvs == record.writes + sum(record.skips)
@@ -168,7 +168,7 @@ def test_every_pv_is_written_or_left_out_for_one_reason(case: Case) -> None:
     for row in np.flatnonzero(items.skip == Skip.POLICY).tolist():
         assert items.warnings[row]
     waits = stage_waits(items)
-    assert [sum(n for _, n in w.completions) for w in waits] == list(map(len, items.stages))
+    assert [sum(n for _, n in w.completions) for w in waits] == list(map(len, items.rows_by_stage))
     assert all(w.most_ns is None or w.least_ns <= w.most_ns for w in waits)
 
 
@@ -216,6 +216,6 @@ def test_steps_of_ramps_lead_to_the_target_and_none_is_too_large(case: Case) -> 
 def test_the_digest_is_that_of_the_stored_items(case: Case) -> None:
     items = planned(case)
     record = record_of(items)
-    again = PlanItems.decode(items.encode())
+    again = PlanItems.decode_items(items.encode_items())
     assert plan_digest(record, again) == plan_digest(record, items)
-    assert again.encode() == items.encode()
+    assert again.encode_items() == items.encode_items()

@@ -53,7 +53,7 @@ def known(
         readback_absolute=zeros.copy(),
         readback_relative=zeros.copy(),
         stored=columns(stored, kinds),
-        stored_readback=Columns.empty(n),
+        stored_readback=Columns.empty_columns(n),
         stored_labels=labels[0],
         live=columns(live, live_kinds or kinds),
         live_count=np.full(n, 4),
@@ -62,7 +62,7 @@ def known(
         writable=~no,
         control_low=np.full(n, np.nan),
         control_high=np.full(n, np.nan),
-        policies=PolicyRows.of(n, {}),
+        policies=PolicyRows.same_for_rows(n, {}),
     )
 
 
@@ -186,10 +186,10 @@ def test_one_record_is_written_once() -> None:
 
 def test_the_digest_covers_every_item() -> None:
     plan = make_plan(known([1.0, b"x"], [0.0, b"y"]))
-    raw = plan.encode()
-    assert PlanItems.decode(raw).encode() == raw
+    raw = plan.encode_items()
+    assert PlanItems.decode_items(raw).encode_items() == raw
     other = make_plan(known([1.0, b"z"], [0.0, b"y"]))
-    assert blob.digest(raw) != blob.digest(other.encode())
+    assert blob.digest(raw) != blob.digest(other.encode_items())
     assert len(blob.digest(raw)) == 64
 
 
@@ -209,7 +209,8 @@ def test_small_plans(n: int) -> None:
 )
 def test_a_policy_that_cannot_be_followed_leaves_out(policy: Policy, why: str) -> None:
     given = replace(
-        known([1.0, 1.0, 2.0], [2.0, 2.0, 2.0]), policies=PolicyRows.of(3, {0: policy, 2: policy})
+        known([1.0, 1.0, 2.0], [2.0, 2.0, 2.0]),
+        policies=PolicyRows.same_for_rows(3, {0: policy, 2: policy}),
     )
     plan = make_plan(given)
     assert plan.skip.tolist() == [Skip.POLICY, Skip.NONE, Skip.EQUAL]
@@ -222,7 +223,7 @@ def test_completion_by_readback_needs_a_value_of_it_in_the_source() -> None:
     policies = dict.fromkeys(range(2), Policy(completion=CompletionMode.READBACK))
     given = replace(
         known([1.0, 1.0], [2.0, 2.0]),
-        policies=PolicyRows.of(2, policies),
+        policies=PolicyRows.same_for_rows(2, policies),
         readback_addresses=["RB:0", "RB:1"],
         stored_readback=columns([1.0, None]),
     )
@@ -239,11 +240,13 @@ def test_policies_are_followed_in_their_stages() -> None:
         3: Policy(stage=2, settle_s=1.0),
     }
     given = replace(
-        known([1.0] * 5, [2.0] * 5), policies=PolicyRows.of(5, policies), done=frozenset({2})
+        known([1.0] * 5, [2.0] * 5),
+        policies=PolicyRows.same_for_rows(5, policies),
+        done=frozenset({2}),
     )
     plan = make_plan(given)
     assert plan.skip.tolist() == [Skip.NONE] * 5
-    assert [rows.tolist() for rows in plan.stages] == [[1], [2, 4], [0, 3]]
+    assert [rows.tolist() for rows in plan.rows_by_stage] == [[1], [2, 4], [0, 3]]
     assert [plan.done_address(row) for row in range(5)] == ["", "", "X.DMOV", "", ""]
 
 
@@ -255,7 +258,9 @@ def test_what_a_policy_does_not_allow_is_not_written() -> None:
         [1.0, 1.0, 1.0, [1.0, 1.0], b"y"],
         [None, None, None, wave, None],
     )
-    plan = make_plan(replace(given, policies=PolicyRows.of(5, dict.fromkeys(range(5), allowed))))
+    plan = make_plan(
+        replace(given, policies=PolicyRows.same_for_rows(5, dict.fromkeys(range(5), allowed)))
+    )
     assert plan.skip.tolist() == [Skip.NONE, *[Skip.OUT_OF_RANGE] * 3, Skip.POLICY]
     assert plan.warnings[1] == ("its restore policy allows 0 to 5",)
     assert "not a number" in plan.warnings[4][0]

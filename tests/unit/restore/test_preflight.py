@@ -159,7 +159,7 @@ def test_records_are_judged_as_the_plans_own_earlier_writes_leave_them(
 ) -> None:
     policies = {row: Policy(stage=stage) for row, stage in stages.items()}
     given = replace(known([2.0, target], [1.0, 1.0 - target]), addresses=["X", "X.DISP"])
-    given = replace(given, policies=PolicyRows.of(2, policies))
+    given = replace(given, policies=PolicyRows.same_for_rows(2, policies))
     after = looked(make_plan(given), disp=["X"] if target == 0.0 else [])
     assert after.skip.tolist() == [skip, Skip.NONE]
 
@@ -184,7 +184,7 @@ def test_limits_are_those_after_the_plans_own_earlier_writes() -> None:
     assert [addresses[row] for row in plan.writes] == ["X.DRVH", "Y.DRVL", "M.HLM", "X", "Y"]
     # written in a later stage the limit does not help
     late = make_plan(
-        replace(given, policies=PolicyRows.of(len(given.number), {1: Policy(stage=1)}))
+        replace(given, policies=PolicyRows.same_for_rows(len(given.number), {1: Policy(stage=1)}))
     )
     assert late.skip[0] == Skip.OUT_OF_RANGE
 
@@ -195,12 +195,12 @@ NAMES = st.sampled_from(["A", "A.DRVH", "A.DRVL", "A.SPMG", "B", "B.HLM", "C.DES
 @given(st.lists(NAMES, unique=True, min_size=1), st.lists(st.integers(-3, 3), min_size=9))
 def test_writes_go_by_stage_and_limits_before_values(names: list[str], stages: list[int]) -> None:
     policies = {row: Policy(stage=stages[row]) for row in range(len(names))}
-    plan = make_plan(planned(names, policies=PolicyRows.of(len(names), policies)))
+    plan = make_plan(planned(names, policies=PolicyRows.same_for_rows(len(names), policies)))
     order = plan.writes.tolist()
     assert sorted(order) == np.flatnonzero(plan.skip == 0).tolist()
     keys = [(plan.stage[row], bool(plan.is_value[row])) for row in order]
     assert keys == sorted(keys)
-    assert [row for stage in plan.stages for row in stage.tolist()] == order
+    assert [row for stage in plan.rows_by_stage for row in stage.tolist()] == order
 
 
 @given(
@@ -252,7 +252,9 @@ def test_a_field_is_written_once_and_limited_whatever_its_record_is_called() -> 
     ]
     assert [plan.field_written(row) for row in range(5)] == ["R", "R", "R", "R.DRVH", "R.EGU"]
     assert (
-        PlanItems.decode(plan.encode()).records == plan.records == {1: "R", 2: "R", 3: "R", 4: "R"}
+        PlanItems.decode_items(plan.encode_items()).records
+        == plan.records
+        == {1: "R", 2: "R", 3: "R", 4: "R"}
     )
     # a limit that is lowered under another name would clip the value
     low = replace(given, stored=columns([5.0, 5.0, 5, 3.0, "mA"]))

@@ -95,22 +95,22 @@ def climb(policies: list[Policy]) -> Climbing:
 
 def test_a_step_follows_the_one_that_was_reached_as_soon_as_the_rate_allows() -> None:
     ramps, both = climb([Policy(ramp_step=2.0), Policy(ramp_rate=0.5)]), np.arange(2)
-    assert ramps.due(100.0).tolist() == [0, 1]
+    assert ramps.due_ramps(100.0).tolist() == [0, 1]
     assert ramps.next_values(both).tolist() == [2.0, 2.0]
-    ramps.begin(both)
-    assert ramps.due(200.0).tolist() == []
+    ramps.begin_step(both)
+    assert ramps.due_ramps(200.0).tolist() == []
     assert ramps.next_due() is None
-    ramps.arrive(both, np.array([True, True]), 100.0)
+    ramps.arrive_at_step(both, np.array([True, True]), 100.0)
     assert ramps.value.tolist() == [2.0, 2.0]
-    assert ramps.due(100.0).tolist() == [0]
+    assert ramps.due_ramps(100.0).tolist() == [0]
     assert ramps.next_due() == 100.0
-    assert ramps.due(104.0).tolist() == [0, 1]
-    ramps.begin(both)
-    ramps.arrive(both, np.array([True, False]), 104.0)
+    assert ramps.due_ramps(104.0).tolist() == [0, 1]
+    ramps.begin_step(both)
+    ramps.arrive_at_step(both, np.array([True, False]), 104.0)
     assert ramps.stopped.tolist() == [False, True]
     assert ramps.done.tolist() == [True, False]
-    ramps.leave(np.array([0]))
-    assert not ramps.open.any()
+    ramps.leave_ramps(np.array([0]))
+    assert not ramps.open_ramps.any()
 
 
 def test_a_readback_goes_with_its_setpoint() -> None:
@@ -123,12 +123,13 @@ def test_a_readback_goes_with_its_setpoint() -> None:
 def test_steps_are_in_the_plan() -> None:
     policy = Policy(ramp_step=2.0)
     given = replace(
-        known([6.0, 6.0, 6.0], [0.0, 5.0, 0.0]), policies=PolicyRows.of(3, {0: policy, 1: policy})
+        known([6.0, 6.0, 6.0], [0.0, 5.0, 0.0]),
+        policies=PolicyRows.same_for_rows(3, {0: policy, 1: policy}),
     )
     plan = make_plan(given)
     assert plan.skip.tolist() == [Skip.NONE] * 3
     assert dict(plan.ramps) == {0: (2.0, 4.0)}
-    assert dict(type(plan).decode(plan.encode()).ramps) == {0: (2.0, 4.0)}
+    assert dict(type(plan).decode_items(plan.encode_items()).ramps) == {0: (2.0, 4.0)}
 
 
 @pytest.mark.parametrize(
@@ -139,14 +140,18 @@ def test_steps_are_in_the_plan() -> None:
     ],
 )
 def test_a_ramp_that_cannot_be_told_leaves_its_pv_out(policy: Policy, why: str) -> None:
-    plan = make_plan(replace(known([6.0], [0.0]), policies=PolicyRows.of(1, {0: policy})))
+    plan = make_plan(
+        replace(known([6.0], [0.0]), policies=PolicyRows.same_for_rows(1, {0: policy}))
+    )
     assert plan.skip.tolist() == [Skip.POLICY], why
     assert "ramp" in plan.warnings[0][0]
     assert not plan.ramps
 
 
 def test_what_is_no_number_has_no_ramp() -> None:
-    given = replace(known(["on"], ["off"]), policies=PolicyRows.of(1, {0: Policy(ramp_step=2.0)}))
+    given = replace(
+        known(["on"], ["off"]), policies=PolicyRows.same_for_rows(1, {0: Policy(ramp_step=2.0)})
+    )
     plan = make_plan(given)
     assert plan.skip.tolist() == [Skip.POLICY]
     assert "ramp" in plan.warnings[0][0]

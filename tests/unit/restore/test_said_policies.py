@@ -39,7 +39,7 @@ def test_items_say_where_each_part_of_their_policy_came_from() -> None:
     assert plan.stage.tolist() == [3, 0, 3]
     sources = [plan.policy_sources[index] for index in plan.policy_of.tolist()]
     assert sources == [(BUILT_IN, OF_TAG, OF_DEVICE), (BUILT_IN,), (BUILT_IN, OF_TAG, OF_DEVICE)]
-    again = PlanItems.decode(plan.encode())
+    again = PlanItems.decode_items(plan.encode_items())
     assert again.policy_sources == plan.policy_sources
 
 
@@ -71,7 +71,7 @@ def test_policies_are_found_by_number() -> None:
     table = PolicyTable(np.array([3, 7, 9]), np.array([1, 0, 1]), listed)
     rows = table.rows(np.array([1, 3, 7, 8, 9, 10]))
     assert [rows.listed[i].policy.stage for i in rows.index] == [None, 2, 1, None, 2, None]
-    groups = {s.policy.stage: r.tolist() for s, r in rows.groups(np.arange(6) != 4)}
+    groups = {s.policy.stage: r.tolist() for s, r in rows.rows_by_policy(np.arange(6) != 4)}
     assert groups == {1: [2], 2: [1]}
     nothing = PolicyTable(np.zeros(0, np.int64), np.zeros(0, np.int64), [])
     assert nothing.rows(np.array([1])).index.tolist() == [0]

@@ -28,7 +28,7 @@ def test_settled_is_what_held_for_its_time_and_late_what_did_not(
         now += step
         seen.append((now, holds))
         before = settling.settled.copy(), settling.late.copy()
-        settling.look(np.array(holds)[settling.waiting], now)
+        settling.note_readbacks(np.array(holds)[settling.waiting_rows], now)
         assert not (settling.settled & settling.late).any()
         assert (settling.settled >= before[0]).all()
         assert (settling.late >= before[1]).all()
@@ -51,9 +51,9 @@ def test_settled_is_what_held_for_its_time_and_late_what_did_not(
 
 def test_where_nothing_is_known_a_row_keeps_its_time_and_may_be_late() -> None:
     settling = SettlingRows(np.array([2.0, 2.0]), np.array([5.0, 5.0]))
-    settling.look(np.array([True, True]), 0.0)
-    settling.look(np.array([False, True]), 1.0, known=np.array([False, True]))
-    settling.look(np.array([True, True]), 3.0, known=np.array([True, False]))
+    settling.note_readbacks(np.array([True, True]), 0.0)
+    settling.note_readbacks(np.array([False, True]), 1.0, known=np.array([False, True]))
+    settling.note_readbacks(np.array([True, True]), 3.0, known=np.array([True, False]))
     assert settling.settled.tolist() == [True, False]
-    settling.look(np.array([True]), 6.0, known=np.array([False]))
+    settling.note_readbacks(np.array([True]), 6.0, known=np.array([False]))
     assert settling.late.tolist() == [False, True]

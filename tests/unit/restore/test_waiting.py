@@ -27,7 +27,7 @@ def test_each_stage_says_what_it_waits_for_and_how_long() -> None:
         3: Policy(stage=5),
     }
     given = replace(
-        known([1.0] * 5, [0.0, 0.0, 0.0, 0.0, 1.0]), policies=PolicyRows.of(5, policies)
+        known([1.0] * 5, [0.0, 0.0, 0.0, 0.0, 1.0]), policies=PolicyRows.same_for_rows(5, policies)
     )
     plan = make_plan(replace(given, done=frozenset({2})))
     assert stage_waits(plan) == (
@@ -39,7 +39,9 @@ def test_each_stage_says_what_it_waits_for_and_how_long() -> None:
 
 def ramped(policy: Policy, target: float = 10.0) -> StageWait:
     [wait] = stage_waits(
-        make_plan(replace(known([target], [0.0]), policies=PolicyRows.of(1, {0: policy})))
+        make_plan(
+            replace(known([target], [0.0]), policies=PolicyRows.same_for_rows(1, {0: policy}))
+        )
     )
     return wait
 
@@ -65,7 +67,9 @@ def test_limits_are_complete_before_values() -> None:
     given = known([1.0, 1.0], [0.0, 0.0])
     policy = Policy(settle_s=2.0, timeout_s=5.0)
     given = replace(
-        given, addresses=["A.DRVH", "B"], policies=PolicyRows.of(2, {0: policy, 1: policy})
+        given,
+        addresses=["A.DRVH", "B"],
+        policies=PolicyRows.same_for_rows(2, {0: policy, 1: policy}),
     )
     assert stage_waits(make_plan(given)) == (StageWait(4 * S, 10 * S, ((CALLBACK, 2),)),)
 

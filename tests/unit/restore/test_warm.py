@@ -14,7 +14,7 @@ from drey_restore.loops import warm
 
 
 def directory(version: int) -> Directory:
-    page = CatalogPage.empty(version)
+    page = CatalogPage.empty_page(version)
     page.pv_number[3], page.role[3] = 1, ROLE_SETPOINT
     return Directory.from_pages(version, [page])
 
@@ -25,10 +25,10 @@ class FakeCatalog:
         self.asked = asyncio.Semaphore(0)
 
     @property
-    def known(self) -> Directory:
+    def known_directory(self) -> Directory:
         return directory(self.version)
 
-    async def current(self) -> Directory:
+    async def current_directory(self) -> Directory:
         self.asked.release()
         if self.away:
             raise Unavailable("away")

@@ -23,20 +23,20 @@ def test_a_rate_remembers_a_bounded_number() -> None:
 
 def test_one_holder_has_no_more_than_a_share() -> None:
     room = Room("calls", 10, 0.5)
-    held = [room.place("a", "this key") for _ in range(6)]
+    held = [room.take_place("a", "this key") for _ in range(6)]
     for place in held[:5]:
         place.__enter__()
     with pytest.raises(ResourceExhausted, match="this key has 5 calls") as caught:
         held[5].__enter__()
     assert caught.value.metadata == {"limit": "5", "scope": "caller"}
     assert caught.value.retry_after_s > 0
-    others = [room.place(str(n), "this key") for n in range(6)]
+    others = [room.take_place(str(n), "this key") for n in range(6)]
     for place in others[:5]:
         place.__enter__()
     with pytest.raises(ResourceExhausted, match="this server serves 10 calls"):
         others[5].__enter__()
     held[0].__exit__(None, None, None)
-    with room.place("a", "this key"):
+    with room.take_place("a", "this key"):
         assert room.taken == 10
     for place in (*held[1:5], *others[:5]):
         place.__exit__(None, None, None)

@@ -29,8 +29,8 @@ async def test_a_loop_that_was_cancelled_by_nobody_stops_the_process() -> None:
     with pytest.raises(ExceptionGroup) as ended:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             app = App(stack, group)
-            app.start(Endless())
-            app.start(CancelledFromInside())
+            app.start_loop(Endless())
+            app.start_loop(CancelledFromInside())
     (error,) = ended.value.exceptions
     assert isinstance(error, LoopEnded)
     assert "CancelledFromInside" in str(error)
@@ -39,7 +39,7 @@ async def test_a_loop_that_was_cancelled_by_nobody_stops_the_process() -> None:
 async def test_a_loop_that_the_group_cancels_just_ends() -> None:
     with pytest.raises(ExceptionGroup) as ended:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            App(stack, group).start(Endless())
+            App(stack, group).start_loop(Endless())
             await asyncio.sleep(0)
             raise ZeroDivisionError
     assert [type(error) for error in ended.value.exceptions] == [ZeroDivisionError]

@@ -35,12 +35,12 @@ def verify(keys: Path, token: str, *, method: str = METHOD, ahead: float = 0.0) 
     """By the restore service, whose clock is `ahead` seconds ahead of ours."""
     public = json.loads((keys / "trusted.json").read_text())
     verifier = TokenVerifier(public, "restore", lambda: time.time() + ahead)
-    return verifier.authenticate({TOKEN_METADATA: token}, method)
+    return verifier.authenticate_call({TOKEN_METADATA: token}, method)
 
 
 def sign(keys: Path, issuer: str = "gateway", key: str = "", **more: str) -> str:
     signer = TokenSigner.from_file(issuer, keys / f"{key or issuer}.pem")
-    return signer.sign(ANN, **{"audience": "restore", "method": METHOD} | more)
+    return signer.sign_token(ANN, **{"audience": "restore", "method": METHOD} | more)
 
 
 def test_the_gateways_word_is_believed(keys: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_service_cannot_sign_as_the_gateway(keys: Path) -> None:
 
 def test_strangers_and_nonsense_are_refused(keys: Path) -> None:
     stranger = TokenSigner("stranger", Ed25519PrivateKey.generate())
-    for token in (stranger.sign(ANN, "restore", METHOD), "nonsense", ""):
+    for token in (stranger.sign_token(ANN, "restore", METHOD), "nonsense", ""):
         with pytest.raises(Unauthenticated):
             verify(keys, token)
 

@@ -41,7 +41,7 @@ def test_a_large_batch_is_cut_and_nothing_is_lost() -> None:
     parts = [batches.decode_batch(r) for r in raws]
     assert [b.part for b, _ in parts] == list(range(len(parts)))
     assert [b.more for b, _ in parts] == [True] * (len(parts) - 1) + [False]
-    got = Columns.concat([c for _, c in parts])
+    got = Columns.concat_columns([c for _, c in parts])
     assert [got.value(i)[0] for i in range(100)] == [float(i) for i in range(100)]
 
 
@@ -56,7 +56,7 @@ def test_a_value_too_large_for_the_bus_names_its_page() -> None:
 
 
 def test_no_change_is_a_batch_too() -> None:
-    (raw,) = batches.encode_batches(Columns.empty(), **STAMPS)
+    (raw,) = batches.encode_batches(Columns.empty_columns(), **STAMPS)
     assert len(batches.decode_batch(raw)[1]) == 0
 
 

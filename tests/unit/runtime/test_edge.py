@@ -58,20 +58,20 @@ def batch() -> bytes:
 
 def image_page() -> bytes:
     table = PageTable(np.array([1]))
-    table.apply(columns())
-    page = encode_page(table.taken(np.array([0])), 0)
+    table.apply_batch(columns())
+    page = encode_page(table.take_pages(np.array([0])), 0)
     found = pages_pb2.ImagePage(number=1, epoch=1, sequence=1, time_ns=1, page=page)
     return bytes(found.SerializeToString())
 
 
 def stored_page() -> bytes:
     table = PageTable(np.array([1]))
-    table.apply(columns())
-    return store_values(split_values(table.taken(np.array([0]))))[0]
+    table.apply_batch(columns())
+    return store_values(split_values(table.take_pages(np.array([0]))))[0]
 
 
 def metadata_page() -> bytes:
-    page = MetadataPage.empty(1)
+    page = MetadataPage.empty_page(1)
     page.labels[3] = (b"OFF", b"\xff")
     return encode_metadata(page)
 
@@ -83,8 +83,8 @@ def use_batch(raw: bytes) -> None:
     found, rows = decode_batch(raw)
     live = LiveState(1)
     live.take_directory(catalog_pages(4), [], np.array([1]), 1)
-    live.resynchronise(0, *_live_pages(), 0, np.zeros((1, PAGE_SLOTS), np.uint16))
-    live.apply_batch(0, mapping.batch(found, rows))
+    live.resynchronise_shard(0, *_live_pages(), 0, np.zeros((1, PAGE_SLOTS), np.uint16))
+    live.apply_batch(0, mapping.batch_message(found, rows))
     _encode(rows)
 
 
@@ -100,17 +100,17 @@ def use_image_page(raw: bytes) -> None:
         raise Malformed("counted, and taken for not there")
     live = LiveState(1)
     live.take_directory(catalog_pages(4), [], np.array([1]), 1)
-    live.resynchronise(0, pages, stamps.epoch, stamps.sequence, 0, stamps.ages)
-    _encode(live.image.columns(np.arange(256, 300)))
+    live.resynchronise_shard(0, pages, stamps.epoch, stamps.sequence, 0, stamps.ages)
+    _encode(live.image.columns_of_channels(np.arange(256, 300)))
     table = PageTable(np.array([1]))
     table.replace_pages(np.array([0]), pages)
-    table.taken(np.array([0]))
+    table.take_pages(np.array([0]))
 
 
 def _encode(rows: Columns) -> None:
     n = len(rows)
     encoder = RowEncoder([f"P{i}" for i in range(n)], np.arange(n))
-    encoder.encode(
+    encoder.encode_rows(
         np.arange(n),
         rows,
         None,
@@ -237,7 +237,7 @@ def test_a_page_number_out_of_range_takes_no_memory() -> None:
     version = DirectoryVersion(epoch=1, version=1, pages=[2**31], page_versions=[1])
     with pytest.raises(Malformed):
         edge.decode_directory_version(version.SerializeToString())
-    catalog = pages_pb2.CatalogPage.FromString(encode_catalog(CatalogPage.empty(1)))
+    catalog = pages_pb2.CatalogPage.FromString(encode_catalog(CatalogPage.empty_page(1)))
     catalog.number = 2**31
     with pytest.raises(Malformed):
         decode_catalog(catalog.SerializeToString())
@@ -256,7 +256,7 @@ def test_a_bomb_is_not_unpacked(load: Callable[[bytes], Any], version: int) -> N
 def test_what_is_thrown_away_is_said_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     source = f"test {next(itertools.count())} {id(caplog)}"
     for _ in range(3):
-        edge.note(Malformed("torn"), source)
+        edge.note_error(Malformed("torn"), source)
     assert [r.getMessage() for r in caplog.records].count(
         f"thrown away from {source}: torn (further ones are only counted)"
     ) == 1

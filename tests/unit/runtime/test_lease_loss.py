@@ -35,7 +35,7 @@ async def test_a_body_that_fails_as_the_lease_is_lost_can_try_again(fails_first:
                 lost.set()
                 await asyncio.sleep(600)
         assert raised.value.subgroup(ValueError) is not None
-        assert not term.valid
+        assert not term.still_valid
         reraise_cancellation()
 
 

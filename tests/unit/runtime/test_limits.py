@@ -12,19 +12,19 @@ from drey.common.v1 import selector_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_core.errors import InvalidArgument, Reason
 from drey_runtime import limits
-from drey_runtime.interceptor import parse
+from drey_runtime.interceptor import parse_request
 
 UUID = "01890000-0000-7000-8000-000000000000"
 
 
 def refused(message: object) -> InvalidArgument:
     with pytest.raises(InvalidArgument) as caught:
-        limits.check(message)
+        limits.check_limits(message)
     return caught.value
 
 
 def test_a_whole_request_passes() -> None:
-    limits.check(
+    limits.check_limits(
         catalog_service_pb2.UpdatePvRequest(
             pv=catalog_pb2.Pv(id=UUID, name="A:b-c[1]<x>;"),
             update_mask=FieldMask(paths=["name"]),
@@ -52,7 +52,7 @@ def test_an_id_is_one_whatever_its_letters() -> None:
         snapshot_service_pb2.GetSnapshotRequest(id=upper),
     ]
     for request in requests:
-        limits.check(request)
+        limits.check_limits(request)
         assert upper not in str(request) and upper.lower() in str(request)
 
 
@@ -114,7 +114,7 @@ def test_timestamps_that_are_none(seconds: int, nanos: int) -> None:
 
 
 def test_text_without_control_characters_but_with_lines_where_allowed() -> None:
-    limits.check(
+    limits.check_limits(
         snapshot_service_pb2.TakeSnapshotRequest(
             spec=snapshot_pb2.SnapshotSpec(
                 selector=selector_pb2.Selector(all=True), comment="two\nlines"
@@ -140,7 +140,7 @@ def test_nesting_ends() -> None:
 
 def test_100_000_names_take_well_under_a_second() -> None:
     names = [f"QUAD:LI21:{i}:BDES" for i in range(100_000)]
-    limits.check(
+    limits.check_limits(
         snapshot_service_pb2.TakeSnapshotRequest(
             spec=snapshot_pb2.SnapshotSpec(selector=selector_pb2.Selector(names=names))
         )
@@ -164,7 +164,7 @@ def never(_raw: bytes) -> object:
 
 def refused_unparsed(method: str, raw: bytes) -> InvalidArgument:
     with pytest.raises(InvalidArgument) as caught:
-        parse(f"{CATALOG}/{method}", never, raw)
+        parse_request(f"{CATALOG}/{method}", never, raw)
     return caught.value
 
 
@@ -202,7 +202,7 @@ def test_a_large_request_within_its_limits_is_parsed() -> None:
     )
     raw = request.SerializeToString()
     assert len(raw) > 64 << 10
-    assert parse(f"{CATALOG}/BatchCreatePvs", request.FromString, raw) == request
+    assert parse_request(f"{CATALOG}/BatchCreatePvs", request.FromString, raw) == request
 
 
 @pytest.mark.parametrize("size", [0, 1 << 20])
@@ -210,7 +210,7 @@ def test_bytes_that_are_no_message_are_said_to_be_none(size: int) -> None:
     request = catalog_service_pb2.BatchCreatePvsRequest
     raw = b"\x0b" * 300 + b"\x0a\xff\xff\xff\xff\x0f" + b"\x00" * size
     with pytest.raises(InvalidArgument) as caught:
-        parse(f"{CATALOG}/BatchCreatePvs", request.FromString, raw)
+        parse_request(f"{CATALOG}/BatchCreatePvs", request.FromString, raw)
     assert caught.value.reason is Reason.MALFORMED_MESSAGE
 
 
@@ -225,7 +225,7 @@ def test_deep_nesting_costs_nothing() -> None:
     for _ in range(200):
         raw = delimited(selector_pb2.Selector, within, raw)
     with pytest.raises(InvalidArgument) as caught:
-        parse(f"{CATALOG}/ListPvs", request.FromString, delimited(request, "selector", raw))
+        parse_request(f"{CATALOG}/ListPvs", request.FromString, delimited(request, "selector", raw))
     assert caught.value.reason is Reason.MALFORMED_MESSAGE
     raw = b"\x12\x00" * (64 << 10)  # names, far within
     for _ in range(200):

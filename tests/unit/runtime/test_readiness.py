@@ -15,7 +15,7 @@ async def test_a_process_serves_when_all_its_services_do() -> None:
     looking = asyncio.create_task(
         Readiness(health, {"a.A": lambda: ready["a.A"], "b.B": lambda: ready["b.B"]}).run()
     )
-    while not health.serves("a.A"):
+    while not health.serves_service("a.A"):
         await asyncio.sleep(0.01)
     seen = [health.serving]
     ready["b.B"] = True

@@ -3,7 +3,7 @@ from typing import ClassVar
 
 import pytest
 
-from drey_runtime.settings import CommonSettings, SettingsError, load, require_safe_listen
+from drey_runtime.settings import CommonSettings, SettingsError, load_settings, require_safe_listen
 
 
 class MonitorSettings(CommonSettings):
@@ -23,7 +23,7 @@ def no_drey_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_own_and_shared_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DREY_MONITOR_TICK", "0.5")
     monkeypatch.setenv("DREY_SHARDS", "4")
-    settings = load(MonitorSettings)
+    settings = load_settings(MonitorSettings)
     assert (settings.tick, settings.shards) == (0.5, 4)
 
 
@@ -32,7 +32,7 @@ def test_an_unknown_variable_stops_the_start_and_names_the_nearest(
 ) -> None:
     monkeypatch.setenv("DREY_MONITOR_TICKS", "0.5")
     with pytest.raises(SettingsError, match="did you mean DREY_MONITOR_TICK"):
-        load(MonitorSettings)
+        load_settings(MonitorSettings)
 
 
 def test_variables_of_other_services_and_of_the_command_are_let_be(
@@ -40,19 +40,19 @@ def test_variables_of_other_services_and_of_the_command_are_let_be(
 ) -> None:
     monkeypatch.setenv("DREY_GATEWAY_LISTEN", "x")
     monkeypatch.setenv("DREY_SERVER", "x")
-    assert load(MonitorSettings) == MonitorSettings()
+    assert load_settings(MonitorSettings) == MonitorSettings()
 
 
 def test_a_wrong_value_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DREY_SHARDS", "many")
     with pytest.raises(SettingsError, match="DREY_SHARDS"):
-        load(MonitorSettings)
+        load_settings(MonitorSettings)
 
 
 def test_a_certificate_without_its_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DREY_TLS_CERT", "/x.pem")
     with pytest.raises(SettingsError, match="DREY_TLS_KEY"):
-        load(MonitorSettings)
+        load_settings(MonitorSettings)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_half_of_a_secret_is_refused(
     for name, value in given.items():
         monkeypatch.setenv(f"DREY_{name}", value)
     with pytest.raises(SettingsError, match=named):
-        load(MonitorSettings)
+        load_settings(MonitorSettings)
 
 
 def test_secrets_are_not_shown() -> None:
-    assert "postgres@" not in repr(load(MonitorSettings))
+    assert "postgres@" not in repr(load_settings(MonitorSettings))
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/x"])

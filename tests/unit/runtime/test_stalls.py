@@ -32,9 +32,9 @@ class Deaf:
 
 
 async def sending(guard: StallGuard, message: bytes, held: int = 0) -> None:
-    with guard.watched(Deaf()) as outgoing:
-        outgoing.held = held
-        await outgoing.write(message)
+    with guard.watch_stream(Deaf()) as outgoing:
+        outgoing.held_bytes = held
+        await outgoing.write_message(message)
 
 
 async def test_too_many_bytes_end_the_longest_wait():
@@ -56,9 +56,9 @@ async def test_too_many_bytes_end_the_longest_wait():
 
 async def test_a_timer_that_was_set_while_a_call_was_served_does_not_keep_it():
     """asyncpg sets some of five minutes, and a timer keeps the context in which it was set."""
-    with StallGuard(cut_s=1e6, max_bytes=1000).watched(Deaf()) as outgoing:
+    with StallGuard(cut_s=1e6, max_bytes=1000).watch_stream(Deaf()) as outgoing:
         timer = asyncio.get_running_loop().call_later(300, asyncio.Event().set)
-        assert stalls.outgoing() is outgoing
+        assert stalls.current_outgoing() is outgoing
         left = weakref.ref(outgoing)
     del outgoing
     gc.collect()
@@ -74,10 +74,10 @@ class Dripping(Deaf):
 
 
 async def dripping(guard: StallGuard, held: int) -> None:
-    with guard.watched(Dripping()) as outgoing:
+    with guard.watch_stream(Dripping()) as outgoing:
         while True:
-            outgoing.held = held
-            await outgoing.write(b"x")
+            outgoing.held_bytes = held
+            await outgoing.write_message(b"x")
 
 
 async def test_who_takes_a_little_now_and_then_is_counted_by_what_is_kept(monkeypatch):
@@ -107,11 +107,11 @@ async def test_a_message_that_leaves_in_the_moment_of_the_cut_ends_the_call_too(
         async def write(self, _message: bytes) -> None:
             await taken.wait()
 
-    with StallGuard(cut_s=1e6, max_bytes=1000).watched(Waking()) as outgoing:
-        writing = asyncio.create_task(outgoing.write(b"x"))
+    with StallGuard(cut_s=1e6, max_bytes=1000).watch_stream(Waking()) as outgoing:
+        writing = asyncio.create_task(outgoing.write_message(b"x"))
         await asyncio.sleep(0.01)
         taken.set()
-        outgoing.cut(ResourceExhausted("too slow"))
+        outgoing.cut_stream(ResourceExhausted("too slow"))
         with pytest.raises(ResourceExhausted):
             await writing
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from drey_runtime.together import together
+from drey_runtime.together import run_together
 
 
 class Work:
@@ -28,7 +28,7 @@ async def give(value: int) -> int:
 
 
 async def test_results_come_in_order():
-    assert await together(give(1), give(2), give(3)) == (1, 2, 3)
+    assert await run_together(give(1), give(2), give(3)) == (1, 2, 3)
 
 
 async def test_what_goes_on_is_ended_before_the_error_is_told():
@@ -39,13 +39,13 @@ async def test_what_goes_on_is_ended_before_the_error_is_told():
         raise LookupError("first")
 
     with pytest.raises(LookupError, match="first"):
-        await together(work.run(), fail())
+        await run_together(work.run(), fail())
     assert work.ended
 
 
 async def test_a_cancelled_caller_leaves_nothing_behind():
     works = Work(), Work()
-    task = asyncio.ensure_future(together(works[0].run(), works[1].run()))
+    task = asyncio.ensure_future(run_together(works[0].run(), works[1].run()))
     for work in works:
         await work.begun.wait()
     task.cancel()

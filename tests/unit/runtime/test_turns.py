@@ -11,7 +11,7 @@ async def test_a_turn_is_given_on_when_it_lasts_too_long():
     turns, began = Turns(2, 0.5), list[str]()
 
     async def hold_turn(name: str, longest_s: float | None) -> None:
-        async with turns.turn("key", longest_s):
+        async with turns.take_turn("key", longest_s):
             began.append(name)
             await asyncio.Event().wait()
 
@@ -30,5 +30,5 @@ async def test_a_turn_is_given_on_when_it_lasts_too_long():
         await asyncio.sleep(0.01)
     third.cancel()
     await asyncio.gather(first, second, third, return_exceptions=True)
-    async with turns.turn("key"), turns.turn("other"):
+    async with turns.take_turn("key"), turns.take_turn("other"):
         pass

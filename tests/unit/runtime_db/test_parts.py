@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drey_core.errors import NotFound, Reason, Unavailable
-from drey_runtime.audit import GENESIS, canonical, chain_hash
-from drey_runtime.backoff import backoff
-from drey_runtime.database import guard, is_unavailable
+from drey_runtime.audit import GENESIS, canonical_json, chain_hash
+from drey_runtime.backoff import backoff_delay
+from drey_runtime.database import guard_connection, is_unavailable
 from drey_runtime.jobs import JobState
 from drey_runtime.jobs.changes import JobNotice, decode_notice
 from drey_runtime.lease_postgres import lock_key
@@ -18,11 +18,11 @@ from drey_runtime.migrate import migrations_of
 
 
 def test_canonical_json_ignores_order_and_refuses_nan() -> None:
-    assert canonical({"b": 1, "a": "π"}) == '{"a":"\\u03c0","b":1}'
-    assert canonical({"a": "π", "b": 1}) == canonical({"b": 1, "a": "π"})
-    assert canonical(None) is None
+    assert canonical_json({"b": 1, "a": "π"}) == '{"a":"\\u03c0","b":1}'
+    assert canonical_json({"a": "π", "b": 1}) == canonical_json({"b": 1, "a": "π"})
+    assert canonical_json(None) is None
     with pytest.raises(ValueError, match="JSON"):
-        canonical({"x": float("nan")})
+        canonical_json({"x": float("nan")})
 
 
 FIELDS = {
@@ -62,7 +62,7 @@ def test_the_lock_of_a_lease_is_fixed() -> None:
 
 @given(st.integers(min_value=0))
 def test_backoff_is_positive_and_capped(attempt: int) -> None:
-    assert 0 < backoff(attempt, first_s=0.05, cap_s=2.0) <= 2.0
+    assert 0 < backoff_delay(attempt, first_s=0.05, cap_s=2.0) <= 2.0
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_lost_database_is_unavailable(error: Exception) -> None:
         def is_closed(self) -> bool:
             return True
 
-    with pytest.raises(Unavailable) as caught, guard(Closed()):
+    with pytest.raises(Unavailable) as caught, guard_connection(Closed()):
         raise error
     assert caught.value.reason == Reason.DATABASE_UNAVAILABLE
     assert is_unavailable(caught.value)
@@ -101,7 +101,7 @@ def test_a_lost_database_is_unavailable(error: Exception) -> None:
     ],
 )
 def test_other_errors_pass(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, guard():
+    with pytest.raises(type(error)) as caught, guard_connection():
         raise error
     assert caught.value is error
 
@@ -111,7 +111,7 @@ def test_a_connection_that_its_pool_took_away_is_lost() -> None:
         def is_closed(self) -> bool:
             raise asyncpg.InterfaceError("connection has been released back to the pool")
 
-    with pytest.raises(Unavailable), guard(Detached()):
+    with pytest.raises(Unavailable), guard_connection(Detached()):
         raise asyncpg.InterfaceError("cannot call Connection.execute()")
 
 
@@ -142,14 +142,14 @@ def test_a_connection_that_its_pool_took_away_is_lost() -> None:
 )
 def test_what_the_server_says_of_itself_has_a_name(state: str, remedy: str) -> None:
     error = asyncpg.PostgresError.new({"C": state, "M": "words of the server", "S": "ERROR"})
-    with pytest.raises(Unavailable, match=remedy) as caught, guard():
+    with pytest.raises(Unavailable, match=remedy) as caught, guard_connection():
         raise error
     assert is_unavailable(caught.value)
 
 
 def test_a_trigger_that_refuses_is_a_defect() -> None:
     fields = {"C": "42501", "M": "audit.entry is immutable", "W": "PL/pgSQL function"}
-    with pytest.raises(asyncpg.InsufficientPrivilegeError), guard():
+    with pytest.raises(asyncpg.InsufficientPrivilegeError), guard_connection():
         raise asyncpg.PostgresError.new(fields)
 
 

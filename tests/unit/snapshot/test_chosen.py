@@ -1,7 +1,12 @@
 """The stored form of a selector."""
 
 from drey_core.selector import Selector, TagFilter
-from drey_snapshot.snapshots.domain.chosen import SHOWN, decode_selector, encode_selector, shortened
+from drey_snapshot.snapshots.domain.chosen import (
+    SHOWN,
+    decode_selector,
+    encode_selector,
+    shorten_selector,
+)
 
 EVERYTHING = Selector(
     all=False,
@@ -30,7 +35,7 @@ def test_it_is_written_so_for_ever():
 def test_long_lists_are_shortened_at_every_depth():
     names = tuple(f"N{i}" for i in range(SHOWN + 1))
     long = Selector(names=names, excluding=Selector(numbers=tuple(range(2 * SHOWN))))
-    short = shortened(long)
+    short = shorten_selector(long)
     assert short.excluding is not None
     assert (short.names, len(short.excluding.numbers)) == (names[:SHOWN], SHOWN)
-    assert shortened(EVERYTHING) is EVERYTHING
+    assert shorten_selector(EVERYTHING) is EVERYTHING

@@ -40,18 +40,18 @@ def known(page: MetadataPage) -> KnownMetadata:
 
 
 def test_other_labels_make_another_page_and_leave_the_rest():
-    page = MetadataPage.empty(2)
+    page = MetadataPage.empty_page(2)
     page.labels.update({5: OLD, 6: OLD, 7: OLD})
     page.units[9] = b"mA"
     before = known(page)
-    after = before.relabeled({2 * 256 + 5: NEW, 2 * 256 + 6: (), 3 * 256 + 1: OLD})
+    after = before.with_labels({2 * 256 + 5: NEW, 2 * 256 + 6: (), 3 * 256 + 1: OLD})
     assert after.known[2].page.labels == {5: NEW, 7: OLD}
     assert after.known[2].page.units[9] == b"mA"
     assert after.known[2].hash != before.known[2].hash
     assert after.known[2].hash == hash_bytes(encode_metadata(after.known[2].page))
     assert after.index.labels(2 * 256 + 5) == NEW
     assert after.known[3].page.labels == {1: OLD}
-    assert np.array_equal(after.known[3].page.kind, MetadataPage.empty(3).kind)
+    assert np.array_equal(after.known[3].page.kind, MetadataPage.empty_page(3).kind)
     # what others hold is as it was
     assert before.known[2].page.labels == {5: OLD, 6: OLD, 7: OLD}
     assert before.index.labels(2 * 256 + 5) == OLD

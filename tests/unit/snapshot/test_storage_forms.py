@@ -11,8 +11,8 @@ from drey_core.page_table import PageTable
 from drey_core.values import State, heap_mask
 from drey_snapshot.snapshots.domain.gates import in_scope
 from drey_snapshot.snapshots.domain.lru import Lru
-from drey_snapshot.snapshots.domain.prepared import prepare
-from drey_snapshot.snapshots.domain.stats import measure
+from drey_snapshot.snapshots.domain.prepared import prepare_pages
+from drey_snapshot.snapshots.domain.stats import measure_pages
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, decode_tree, digest_of
 from drey_snapshot.snapshots.domain.tree import encode_tree as encode
 from drey_testing.corpus import hostile_columns
@@ -24,12 +24,12 @@ def hostile_pages():
     corpus = hostile_columns()
     table = PageTable(np.array([1, 2, 5]))
     for page in (1, 2):
-        table.apply(
-            corpus.take(np.arange(min(len(corpus), 256))).with_key(
+        table.apply_batch(
+            corpus.take_rows(np.arange(min(len(corpus), 256))).with_key(
                 page * 256 + np.arange(min(len(corpus), 256))
             )
         )
-    return table.taken(np.arange(3))
+    return table.take_pages(np.arange(3))
 
 
 def test_what_was_stored_comes_back() -> None:
@@ -50,7 +50,7 @@ def test_single_slots_are_what_the_whole_pages_hold() -> None:
     values = storage.load_value_slots(storage.store_values(storage.split_values(pages)), slots)
     times = storage.load_times_slots(storage.store_times(storage.split_times(pages)), slots)
     for slot, columns, (receive_time, origin) in zip(slots, values, times, strict=True):
-        whole = pages.columns(pages.numbers * 256 + slot)
+        whole = pages.columns_of_channels(pages.numbers * 256 + slot)
         for name in ("kind", "state", "severity", "status", "source_time"):
             assert getattr(columns, name).tolist() == getattr(whole, name).tolist(), (slot, name)
         assert receive_time.tolist() == whole.receive_time.tolist()
@@ -77,12 +77,12 @@ def test_what_is_no_page_is_refused(blob: bytes) -> None:
 
 def test_nothing_is_stored_for_pages_without_a_channel_or_known_already() -> None:
     pages = hostile_pages()
-    prepared = prepare(pages, NOW, lambda h: False)
+    prepared = prepare_pages(pages, NOW, lambda h: False)
     assert prepared.pages.numbers.tolist() == [1, 2]
     assert prepared.value_hashes[0] == prepared.value_hashes[1]  # the same content, once
-    assert len(prepared.stored()) == 2
-    again = prepare(pages, NOW, prepared.stored().__contains__)
-    assert again.stored() == {}
+    assert len(prepared.stored_pages()) == 2
+    again = prepare_pages(pages, NOW, prepared.stored_pages().__contains__)
+    assert again.stored_pages() == {}
     assert again.digest == prepared.digest
 
 
@@ -90,7 +90,7 @@ def test_receive_times_are_no_part_of_the_digest() -> None:
     pages = hostile_pages()
     other = hostile_pages()
     other.times["receive_time"] += 1
-    a, b = (prepare(p, NOW, lambda h: False) for p in (pages, other))
+    a, b = (prepare_pages(p, NOW, lambda h: False) for p in (pages, other))
     assert a.digest == b.digest
     assert a.times_hashes != b.times_hashes
 
@@ -111,7 +111,7 @@ def test_counts_add_up_over_the_corpus() -> None:
     pages = hostile_pages()
     pages.values["state"][0, 40] = State.UNSUPPORTED
     pages.values["kind"][0, 40] = 0
-    counts, skew = measure(pages, NOW)
+    counts, skew = measure_pages(pages, NOW)
     assert counts.unsupported == 1
     assert counts.channels == (
         counts.connected + counts.disconnected + counts.never_connected + counts.unsupported
@@ -132,21 +132,21 @@ def test_a_scope_leaves_out_the_rest_and_counts_the_unseen() -> None:
 
 def test_a_cache_forgets_the_oldest() -> None:
     lru: Lru[str, int] = Lru(10)
-    lru.put("a", 1, 4)
-    lru.put("b", 2, 4)
+    lru.put_value("a", 1, 4)
+    lru.put_value("b", 2, 4)
     assert lru.get("a") == 1
-    lru.put("c", 3, 4)
+    lru.put_value("c", 3, 4)
     assert ("b" in lru, "a" in lru, lru.weight) == (False, True, 8)
-    lru.put("huge", 4, 11)
+    lru.put_value("huge", 4, 11)
     assert "huge" not in lru
-    lru.put("a", 5, 10)
+    lru.put_value("a", 5, 10)
     assert (len(lru), lru.get("a"), lru.weight) == (1, 5, 10)
 
 
 def test_a_cache_keeps_the_latest_whatever_they_weigh() -> None:
     lru: Lru[str, int] = Lru(10, least=2)
     for key, weight in (("a", 3), ("b", 20), ("c", 30)):
-        lru.put(key, weight, weight)
+        lru.put_value(key, weight, weight)
     assert ("a" in lru, "b" in lru, "c" in lru, lru.weight) == (False, True, True, 50)
-    lru.put("d", 1, 1)
+    lru.put_value("d", 1, 1)
     assert ("b" in lru, "c" in lru, "d" in lru, lru.weight) == (False, True, True, 31)

@@ -44,7 +44,7 @@ async def open_table(
     at the first one of aioca's.
 
     `implementation` is `auto`, `aioca` or `native`. `auto` takes the native table where it was
-    built, and aioca's elsewhere, which it says at warning level; `ChannelTable.implementation`
+    built, and aioca's elsewhere, which it says at warning level; `ChannelTable.implementation_name`
     tells which. Raises `Unimplemented` for `native` where it was not built, `ValueError` for an
     unknown name or variable, `RuntimeError` in a process forked from one that used Channel
     Access, or where aioca's context was made with another environment.

@@ -51,7 +51,9 @@ def wire_array(wire: Wire, row: int) -> tuple[int, int, NDArray[Any]]:
     return code, basic, np.frombuffer(raw, element)
 
 
-def convert(source: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def convert_array(
+    source: NDArray[Any], target: np.dtype[Any]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """`source` as `target`, and which elements fit exactly.
 
     Floats narrow only if the way back gives the same bits, NaN payload and sign of zero
@@ -94,7 +96,7 @@ def _int_to_float(
     return out, inside & (back == source)
 
 
-def encode(
+def encode_value(
     values: Columns,
     native: NDArray[np.int64],
     capacity: NDArray[np.int64],
@@ -134,7 +136,7 @@ def _encode_scalars(
     cells = np.ascontiguousarray(values.data[rows])
     source = cells.view("u1").reshape(-1, 8)[:, : element.itemsize]
     target = np.dtype(_NATIVE[basic])
-    out, fits = convert(np.ascontiguousarray(source).view(element).reshape(-1), target)
+    out, fits = convert_array(np.ascontiguousarray(source).view(element).reshape(-1), target)
     wire.code[rows[~fits]] = ECA.NOCONVERT
     padded = np.zeros((len(rows), 8), np.uint8)
     padded[:, : target.itemsize] = np.ascontiguousarray(out).view("u1").reshape(len(rows), -1)
@@ -184,6 +186,6 @@ def _encode_strings(wire: Wire, i: int, raw: bytes, capacity: int) -> int:
 def _encode_array(wire: Wire, i: int, source: NDArray[Any]) -> int:
     if wire.basic[i] == dbr.DBR_STRING:
         return ECA.BADTYPE
-    out, fits = convert(source, np.dtype(_NATIVE[wire.basic[i]]))
+    out, fits = convert_array(source, np.dtype(_NATIVE[wire.basic[i]]))
     wire.blob[i], wire.count[i] = out.tobytes(), len(out)
     return ECA.NORMAL if bool(fits.all()) else ECA.NOCONVERT

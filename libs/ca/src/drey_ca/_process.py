@@ -8,7 +8,7 @@ _REMEDY = "Channel Access does not survive fork; start the child process with th
 _user: list[int] = []
 
 
-def claim() -> int:
+def claim_process() -> int:
     """This process's number; RuntimeError if it was forked from one that used Channel Access."""
     if not _user:
         _user.append(os.getpid())
@@ -19,7 +19,7 @@ def claim() -> int:
     return os.getpid()
 
 
-def check(owner: int) -> None:
+def check_process(owner: int) -> None:
     """RuntimeError if this is not the process `owner`, in which the table was opened."""
     if os.getpid() != owner:
         raise RuntimeError(f"this channel table belongs to process {owner}: {_REMEDY}")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from drey_ca import _dbr as dbr
 from drey_ca import _process
-from drey_ca._encode import encode, wire_array
+from drey_ca._encode import encode_value, wire_array
 from drey_ca.eca import ECA
 from drey_ca.interface import (
     Connections,
@@ -138,7 +138,7 @@ class _Channel:
     unanswered: int = 0
 
     @property
-    def withheld(self) -> bool:
+    def access_withheld(self) -> bool:
         """Whether a value has come that cannot be told yet: a number of an enum without labels."""
         return self.unlabeled and not self.bygone and self.value.kind == Kind.ENUM
 
@@ -185,7 +185,7 @@ class AiocaTable:
     """aioca closes channels all together only, at the end of its last table."""
 
     def __init__(self) -> None:
-        self._process = _process.claim()
+        self._process = _process.claim_process()
         aioca.get_channel_infos()  # makes the context, with the environment as it is now
         _attached[:] = [True]
         self._channels: dict[int, _Channel] = {}
@@ -211,17 +211,17 @@ class AiocaTable:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        await self.close_table()
 
     @property
-    def implementation(self) -> str:
+    def implementation_name(self) -> str:
         """`aioca`."""
         return "aioca"
 
     # -- channels ---------------------------------------------------------------------------
 
-    async def add(self, names: Sequence[str]) -> Slots:
-        """See `ChannelTable.add`. Cancelled half-way, it takes back what it had made."""
+    async def add_channels(self, names: Sequence[str]) -> Slots:
+        """See `ChannelTable.add_channels`. Cancelled half-way, it takes back what it had made."""
         self._check_open()
         checked_names(names)
         made: list[_Channel] = []
@@ -248,8 +248,8 @@ class AiocaTable:
         channel.follower = asyncio.create_task(self._follow_channel(channel), name=f"follow {name}")
         return channel
 
-    async def remove(self, slots: Slots) -> None:
-        """See `ChannelTable.remove`. aioca keeps their connections until the last table closes."""
+    async def remove_slots(self, slots: Slots) -> None:
+        """See `ChannelTable`. aioca keeps their connections until the last table closes."""
         self._check_open()
         gone = list(dict.fromkeys(self._channels_of(slots)))
         for start in range(0, len(gone), _STRIDE):
@@ -319,7 +319,7 @@ class AiocaTable:
 
     def _on_lost(self, channel: _Channel) -> None:
         channel.connection += 1
-        if channel.withheld:
+        if channel.access_withheld:
             channel.drop_value()
         channel.state, channel.state_time = int(State.DISCONNECTED), time.time_ns()
         channel.up.clear()
@@ -356,8 +356,8 @@ class AiocaTable:
 
     # -- values -----------------------------------------------------------------------------
 
-    async def subscribe(self, slots: Slots) -> None:
-        """See `ChannelTable.subscribe`."""
+    async def subscribe_slots(self, slots: Slots) -> None:
+        """See `ChannelTable.subscribe_slots`."""
         self._check_open()
         for channel in self._channels_of(slots):
             channel.wanted = True
@@ -416,7 +416,7 @@ class AiocaTable:
         channel.merged += replaced + channel.unseen
         self._updates += replaced + 1
         channel.value, channel.unseen, channel.bygone = value, True, False
-        self._mark_changed(channel, value=not channel.withheld)
+        self._mark_changed(channel, value=not channel.access_withheld)
 
     def _on_properties(self, channel: _Channel, event: Any) -> None:
         metadata = _Metadata(
@@ -426,7 +426,7 @@ class AiocaTable:
             tuple(label.encode() for label in getattr(event, "enums", ())),
         )
         changed = repr(metadata) != repr(channel.metadata)  # NaN is not equal to itself
-        if channel.withheld:
+        if channel.access_withheld:
             channel.unheard_since = 0
         channel.metadata, channel.unlabeled = metadata, False
         self._mark_changed(channel, value=channel.unseen, info=changed)
@@ -447,14 +447,14 @@ class AiocaTable:
             await self._wake.wait()
             self._check_open()
 
-    def drain(self, max_heap: int = 64 << 20) -> Columns:
-        """See `ChannelTable.drain`."""
+    def drain_updates(self, max_heap: int = 64 << 20) -> Columns:
+        """See `ChannelTable.drain_updates`."""
         self._check_open()
         chosen: list[_Channel] = []
         room = max_heap
         for slot in list(self._dirty):  # what was left by the last drain comes first
             channel = self._channels[slot]
-            if channel.withheld:
+            if channel.access_withheld:
                 del self._dirty[slot]
                 continue
             size = len(channel.value.blob or b"")
@@ -478,8 +478,8 @@ class AiocaTable:
         slots, self._info_dirty = sorted(self._info_dirty), set()
         return np.array(slots, np.int64)
 
-    def info(self, slots: Slots) -> InfoColumns:
-        """See `ChannelTable.info`."""
+    def read_info(self, slots: Slots) -> InfoColumns:
+        """See `ChannelTable.read_info`."""
         self._check_open()
         every = self._channels_of(slots)
         limits = np.array([channel.metadata.limits for channel in every]).reshape(-1, len(_LIMITS))
@@ -499,8 +499,10 @@ class AiocaTable:
 
     # -- bulk requests ----------------------------------------------------------------------
 
-    async def read(self, slots: Slots, timeout: float, *, kind: Kind | None = None) -> ReadResult:
-        """See `ChannelTable.read`."""
+    async def read_values(
+        self, slots: Slots, timeout: float, *, kind: Kind | None = None
+    ) -> ReadResult:
+        """See `ChannelTable.read_values`."""
         self._check_open()
         channels = self._channels_of(slots)
         asked = None if kind is None else dbr.dbr_type(kind)
@@ -534,10 +536,10 @@ class AiocaTable:
 
         await self._ask_server(request, get_once)
 
-    async def write(
+    async def write_values(
         self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
     ) -> NDArray[np.int32]:
-        """See `ChannelTable.write`. ECA_TIMEOUT also where the server was lost after sending."""
+        """See `ChannelTable`. ECA_TIMEOUT also where the server was lost after sending."""
         self._check_open()
         channels = self._channels_of(slots)
         if len(values) != len(channels):
@@ -633,15 +635,15 @@ class AiocaTable:
     def _forget_request(self, request: _Request, _: asyncio.Task[None]) -> None:
         self._requests.discard(request)
 
-    def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
-        """See `ChannelTable.unanswered`."""
+    def unanswered_slots(self, slots: Slots) -> NDArray[np.bool_]:
+        """See `ChannelTable.unanswered_slots`."""
         self._check_open()
         return np.array([channel.unanswered > 0 for channel in self._channels_of(slots)], np.bool_)
 
     # -- servers ----------------------------------------------------------------------------
 
-    def connections(self) -> Connections:
-        """See `ChannelTable.connections`."""
+    def connection_columns(self) -> Connections:
+        """See `ChannelTable.connection_columns`."""
         n = len(self._channels) + len(self._free)
         server, up, askable = np.full(n, -1, np.int32), np.zeros(n, bool), np.zeros(n, bool)
         unheard, now = np.zeros(n, np.int64), time.monotonic_ns()
@@ -667,8 +669,8 @@ class AiocaTable:
 
     # -- the rest ---------------------------------------------------------------------------
 
-    def stats(self) -> TableStats:
-        """See `ChannelTable.stats`. `merged` counts as rows are drained."""
+    def table_stats(self) -> TableStats:
+        """See `ChannelTable.table_stats`. `merged` counts as rows are drained."""
         every = self._channels.values()
         return TableStats(
             channels=len(every),
@@ -681,8 +683,8 @@ class AiocaTable:
             asking=sum(channel.unheard_since > 0 for channel in every),
         )
 
-    async def close(self) -> None:
-        """See `ChannelTable.close`. Reads and writes under way end with ECA_CHANDESTROY."""
+    async def close_table(self) -> None:
+        """See `ChannelTable.close_table`. Reads and writes under way end with ECA_CHANDESTROY."""
         if self._closed:
             return
         self._closed = True
@@ -704,7 +706,7 @@ class AiocaTable:
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the channel table is closed")
-        _process.check(self._process)
+        _process.check_process(self._process)
 
 
 class _EncodedRows:
@@ -715,7 +717,7 @@ class _EncodedRows:
         self._shapes = [(channel.native, channel.count) for channel in channels]
         self._long_string = np.array([channel.long_string for channel in channels], np.bool_)
         shapes = np.array(self._shapes, np.int64).reshape(-1, 2)
-        self._wire = encode(values, shapes[:, 0], shapes[:, 1], self._long_string)
+        self._wire = encode_value(values, shapes[:, 0], shapes[:, 1], self._long_string)
 
     def get(self, row: int, info: aioca.CAInfo) -> tuple[int, int, NDArray[Any]]:
         """ECA code, DBR type and elements of a row."""
@@ -723,7 +725,9 @@ class _EncodedRows:
             return wire_array(self._wire, row)
         row_index = np.array([row])
         native, count = np.array([info.datatype]), np.array([info.count])
-        wire = encode(self._values.take(row_index), native, count, self._long_string[row_index])
+        wire = encode_value(
+            self._values.take_rows(row_index), native, count, self._long_string[row_index]
+        )
         return wire_array(wire, 0)
 
 
@@ -771,7 +775,7 @@ def _decode_event(event: Any) -> _Value:
 
 def _value_columns(channels: list[_Channel], values: Iterable[_Value], origin: Origin) -> Columns:
     """One row a channel. Without a value it has no origin either."""
-    columns = Columns.empty(len(channels))
+    columns = Columns.empty_columns(len(channels))
     heap: list[bytes] = []
     size = 0
     for row, (channel, value) in enumerate(zip(channels, values, strict=True)):

@@ -50,33 +50,36 @@ class GuardedTable:
 
     # --- what is guarded ---
 
-    async def read(self, slots: Slots, timeout: float, *, kind: Kind | None = None) -> ReadResult:
-        """See `ChannelTable.read`."""
+    async def read_values(
+        self, slots: Slots, timeout: float, *, kind: Kind | None = None
+    ) -> ReadResult:
+        """See `ChannelTable.read_values`."""
         slots = np.asarray(slots, np.int64)
         asked = self._not_refused(slots)
         if asked.all():
-            result = await self._table.read(slots, timeout, kind=kind)
-            self._note(slots, result.code)
+            result = await self._table.read_values(slots, timeout, kind=kind)
+            self._note_codes(slots, result.code)
             return result
-        reading = await self._table.read(slots[asked], timeout, kind=kind)
-        self._note(slots[asked], reading.code)
-        silent = Columns.empty(int((~asked).sum())).with_key(slots[~asked])
+        reading = await self._table.read_values(slots[asked], timeout, kind=kind)
+        self._note_codes(slots[asked], reading.code)
+        silent = Columns.empty_columns(int((~asked).sum())).with_key(slots[~asked])
         silent.state[:] = State.DISCONNECTED
         order = np.argsort(np.concatenate([np.flatnonzero(asked), np.flatnonzero(~asked)]))
         return ReadResult(
-            Columns.concat([reading.values, silent]).take(order), self._codes(asked, reading.code)
+            Columns.concat_columns([reading.values, silent]).take_rows(order),
+            self._answer_codes(asked, reading.code),
         )
 
-    async def write(
+    async def write_values(
         self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
     ) -> NDArray[np.int32]:
-        """See `ChannelTable.write`."""
+        """See `ChannelTable.write_values`."""
         slots = np.asarray(slots, np.int64)
         asked = self._not_refused(slots)
-        chosen = values if asked.all() else values.take(asked)
-        codes = await self._table.write(slots[asked], chosen, timeout, completion=completion)
-        self._note(slots[asked], codes)
-        return self._codes(asked, codes)
+        chosen = values if asked.all() else values.take_rows(asked)
+        codes = await self._table.write_values(slots[asked], chosen, timeout, completion=completion)
+        self._note_codes(slots[asked], codes)
+        return self._answer_codes(asked, codes)
 
     async def wait_connected(self, slots: Slots, timeout: float) -> NDArray[np.bool_]:
         """See `ChannelTable.wait_connected`."""
@@ -91,18 +94,18 @@ class GuardedTable:
 
         For people; empty where all of them are.
         """
-        if not self.book.refused:
+        if not self.book.refused_addresses:
             return ""
-        connections = self._table.connections()
+        connections = self._table.connection_columns()
         servers = np.unique(connections.server[slots])
         return self.book.why_refused(connections.servers[i] for i in servers.tolist() if i >= 0)
 
-    def refusals(self, slots: Slots) -> dict[int, str]:
+    def refused_codes(self, slots: Slots) -> dict[int, str]:
         """By their places in `slots`: why the IOC is not asked, for people."""
         places = np.flatnonzero(~self._not_refused(slots))
         if len(places) == 0:
             return {}
-        connections = self._table.connections()
+        connections = self._table.connection_columns()
         servers = connections.server[slots[places]]
         texts = {
             server: self.book.why_refused([connections.servers[server]])
@@ -115,9 +118,9 @@ class GuardedTable:
 
     def _not_refused(self, slots: Slots) -> NDArray[np.bool_]:
         asked = np.ones(len(slots), bool)
-        refused = self.book.refused
+        refused = self.book.refused_addresses
         if refused:
-            connections = self._table.connections()
+            connections = self._table.connection_columns()
             closed = np.array([name in refused for name in connections.servers] + [False])
             # what has none is refused by the table itself
             has_connection = slots < len(connections.server)
@@ -125,17 +128,17 @@ class GuardedTable:
         return asked
 
     @staticmethod
-    def _codes(asked: NDArray[np.bool_], read_codes: NDArray[np.int32]) -> NDArray[np.int32]:
+    def _answer_codes(asked: NDArray[np.bool_], read_codes: NDArray[np.int32]) -> NDArray[np.int32]:
         codes = np.full(len(asked), ECA.DISCONN, np.int32)
         codes[asked] = read_codes
         return codes
 
-    def _note(self, slots: Slots, codes: NDArray[np.int32]) -> None:
+    def _note_codes(self, slots: Slots, codes: NDArray[np.int32]) -> None:
         """What the answers say of the IOCs. Costs nothing while all of them answer."""
         unanswered = np.isin(codes, _UNANSWERED)
-        if not unanswered.any() and not self.book.watchful:
+        if not unanswered.any() and not self.book.has_watched:
             return
-        connections = self._table.connections()
+        connections = self._table.connection_columns()
         here = slots < len(connections.server)  # some may have been removed meanwhile, none be new
         server, silent = connections.server[slots[here]], unanswered[here]
         now = time.monotonic_ns()
@@ -154,7 +157,9 @@ class GuardedTable:
             while True:
                 self._look_for_gone()
                 for address in self.book.next_probes(time.monotonic_ns()):
-                    task = asyncio.create_task(self._probe(address), name=f"probe {address}")
+                    task = asyncio.create_task(
+                        self._probe_address(address), name=f"probe {address}"
+                    )
                     self._probes.add(task)
                     task.add_done_callback(self._probes.discard)
                 await asyncio.sleep(_LOOK_S)
@@ -166,15 +171,15 @@ class GuardedTable:
     def _look_for_gone(self) -> None:
         if not self._gone:
             return
-        connections = self._table.connections()
+        connections = self._table.connection_columns()
         indexes = np.unique(connections.server[connections.connected]).tolist()
         up = {connections.servers[index] for index in indexes}
         for address in self._gone & up:
             self.book.note_connected(address, time.monotonic_ns())
         self._gone -= up
 
-    async def _probe(self, address: str) -> None:
-        answered = await self._answers(address)
+    async def _probe_address(self, address: str) -> None:
+        answered = await self._address_answers(address)
         changed = self.book.end_probe(
             address, answered=answered, now=time.monotonic_ns(), wall_ns=time.time_ns()
         )
@@ -183,9 +188,9 @@ class GuardedTable:
         elif changed:
             log.warning("IOC %s is not asked any more: it answered nothing", address)
 
-    async def _answers(self, address: str) -> bool:
+    async def _address_answers(self, address: str) -> bool:
         """Whether it answers a read of one scalar; where it has none, whether it is there."""
-        connections = self._table.connections()
+        connections = self._table.connection_columns()
         index = connections.servers.index(address) if address in connections.servers else -2
         here = connections.server == index
         askable = np.flatnonzero(here & connections.askable)[:1]
@@ -195,7 +200,7 @@ class GuardedTable:
                 self._gone.add(address)
             return is_there
         try:
-            result = await self._table.read(askable, self._probe_s)
+            result = await self._table.read_values(askable, self._probe_s)
         except (KeyError, RuntimeError):
             return False  # the channel or the table ended just now
         return int(result.code[0]) not in (*_UNANSWERED, ECA.CHANDESTROY)
@@ -203,59 +208,59 @@ class GuardedTable:
     # --- what is not ---
 
     @property
-    def implementation(self) -> str:
-        """See `ChannelTable.implementation`."""
-        return self._table.implementation
+    def implementation_name(self) -> str:
+        """See `ChannelTable.implementation_name`."""
+        return self._table.implementation_name
 
     @property
     def withdraws_writes(self) -> bool:
         """See `ChannelTable.withdraws_writes`."""
         return self._table.withdraws_writes
 
-    async def add(self, names: Sequence[str]) -> Slots:
-        """See `ChannelTable.add`."""
-        return await self._table.add(names)
+    async def add_channels(self, names: Sequence[str]) -> Slots:
+        """See `ChannelTable.add_channels`."""
+        return await self._table.add_channels(names)
 
-    async def remove(self, slots: Slots) -> None:
-        """See `ChannelTable.remove`."""
-        await self._table.remove(slots)
+    async def remove_slots(self, slots: Slots) -> None:
+        """See `ChannelTable.remove_slots`."""
+        await self._table.remove_slots(slots)
 
-    async def subscribe(self, slots: Slots) -> None:
-        """See `ChannelTable.subscribe`."""
-        await self._table.subscribe(slots)
+    async def subscribe_slots(self, slots: Slots) -> None:
+        """See `ChannelTable.subscribe_slots`."""
+        await self._table.subscribe_slots(slots)
 
     async def wait_dirty(self) -> None:
         """See `ChannelTable.wait_dirty`."""
         await self._table.wait_dirty()
 
-    def drain(self, max_heap: int = 64 << 20) -> Columns:
-        """See `ChannelTable.drain`."""
-        return self._table.drain(max_heap)
+    def drain_updates(self, max_heap: int = 64 << 20) -> Columns:
+        """See `ChannelTable.drain_updates`."""
+        return self._table.drain_updates(max_heap)
 
     def drain_info(self) -> Slots:
         """See `ChannelTable.drain_info`."""
         return self._table.drain_info()
 
-    def info(self, slots: Slots) -> InfoColumns:
-        """See `ChannelTable.info`."""
-        return self._table.info(slots)
+    def read_info(self, slots: Slots) -> InfoColumns:
+        """See `ChannelTable.read_info`."""
+        return self._table.read_info(slots)
 
-    def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
-        """See `ChannelTable.unanswered`."""
-        return self._table.unanswered(slots)
+    def unanswered_slots(self, slots: Slots) -> NDArray[np.bool_]:
+        """See `ChannelTable.unanswered_slots`."""
+        return self._table.unanswered_slots(slots)
 
-    def connections(self) -> Connections:
-        """See `ChannelTable.connections`."""
-        return self._table.connections()
+    def connection_columns(self) -> Connections:
+        """See `ChannelTable.connection_columns`."""
+        return self._table.connection_columns()
 
     def take_served_twice(self) -> list[ServedTwice]:
         """See `ChannelTable.take_served_twice`."""
         return self._table.take_served_twice()
 
-    def stats(self) -> TableStats:
-        """See `ChannelTable.stats`."""
-        return self._table.stats()
+    def table_stats(self) -> TableStats:
+        """See `ChannelTable.table_stats`."""
+        return self._table.table_stats()
 
-    async def close(self) -> None:
-        """See `ChannelTable.close`."""
-        await self._table.close()
+    async def close_table(self) -> None:
+        """See `ChannelTable.close_table`."""
+        await self._table.close_table()

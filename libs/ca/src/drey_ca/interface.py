@@ -114,7 +114,7 @@ class ChannelTable(Protocol):
     """A set of channels that may grow and shrink while running."""
 
     @property
-    def implementation(self) -> str:
+    def implementation_name(self) -> str:
         """`aioca` or `native`."""
         ...
 
@@ -123,7 +123,7 @@ class ChannelTable(Protocol):
         """Whether `remove` closes channels at their server, which drops what waits on them."""
         ...
 
-    async def add(self, names: Sequence[str]) -> Slots:
+    async def add_channels(self, names: Sequence[str]) -> Slots:
         """Create channels and begin to search for them; does not wait for connection.
 
         The same name may be added more than once; each has its own slot. Raises
@@ -132,7 +132,7 @@ class ChannelTable(Protocol):
         """
         ...
 
-    async def remove(self, slots: Slots) -> None:
+    async def remove_slots(self, slots: Slots) -> None:
         """Forget channels, with their subscriptions and dirty marks. Unknown slots: KeyError."""
         ...
 
@@ -140,7 +140,7 @@ class ChannelTable(Protocol):
         """Wait until all are connected or `timeout` seconds are over; which of them are."""
         ...
 
-    async def subscribe(self, slots: Slots) -> None:
+    async def subscribe_slots(self, slots: Slots) -> None:
         """Keep the latest value of these in the table, through every reconnection.
 
         Values come in the native type with time and alarm (DBE_VALUE | DBE_ALARM); property
@@ -156,7 +156,7 @@ class ChannelTable(Protocol):
         """
         ...
 
-    def drain(self, max_heap: int = 64 << 20) -> Columns:
+    def drain_updates(self, max_heap: int = 64 << 20) -> Columns:
         """The changed slots since the last drain, at most once each, with their latest value.
 
         Includes changes of connection: a disconnected channel keeps its last value with state
@@ -172,11 +172,13 @@ class ChannelTable(Protocol):
         """Slots whose `info` changed since last asked, ascending. Never blocks."""
         ...
 
-    def info(self, slots: Slots) -> InfoColumns:
+    def read_info(self, slots: Slots) -> InfoColumns:
         """What is known of these now. Never blocks."""
         ...
 
-    async def read(self, slots: Slots, timeout: float, *, kind: Kind | None = None) -> ReadResult:
+    async def read_values(
+        self, slots: Slots, timeout: float, *, kind: Kind | None = None
+    ) -> ReadResult:
         """Read all from their servers, past any subscription; one deadline for all.
 
         In the native type of each, or all as `kind`, where the server converts: an enum or a
@@ -188,7 +190,7 @@ class ChannelTable(Protocol):
         """
         ...
 
-    async def write(
+    async def write_values(
         self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
     ) -> NDArray[np.int32]:
         """Write row i of `values` to `slots[i]`; an ECA code for each; one deadline for all.
@@ -207,7 +209,7 @@ class ChannelTable(Protocol):
         """
         ...
 
-    def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
+    def unanswered_slots(self, slots: Slots) -> NDArray[np.bool_]:
         """Which of these have a write that may still happen although its call has ended.
 
         True from the end of a `write` that handed a value over and got no answer (whether it
@@ -221,7 +223,7 @@ class ChannelTable(Protocol):
         """
         ...
 
-    def connections(self) -> Connections:
+    def connection_columns(self) -> Connections:
         """Where the channels are connected, now. Never blocks; costs a pass over the slots.
 
         Ask for it each second or so where channels are subscribed: it also has those looked after
@@ -237,10 +239,10 @@ class ChannelTable(Protocol):
         """
         ...
 
-    def stats(self) -> TableStats:
+    def table_stats(self) -> TableStats:
         """Counters. Never blocks."""
         ...
 
-    async def close(self) -> None:
+    async def close_table(self) -> None:
         """Clear every channel and subscription; under a second from any state; idempotent."""
         ...

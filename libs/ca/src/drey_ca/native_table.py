@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from drey_ca import _process
 from drey_ca._dbr import LIMITS, dbr_type
-from drey_ca._encode import encode
+from drey_ca._encode import encode_value
 from drey_ca._native import Bulk, Table
 from drey_ca.eca import ECA, ECA_NORMAL, name
 from drey_ca.interface import (
@@ -30,7 +30,7 @@ from drey_ca.interface import (
     TableStats,
 )
 from drey_ca.names import checked_names
-from drey_core.distinct import distinct
+from drey_core.distinct import distinct_values
 from drey_core.errors import InvalidArgument
 from drey_core.values import Columns, Kind, State, heap_mask
 
@@ -57,7 +57,7 @@ class NativeTable:
     withdraws_writes = True
 
     def __init__(self) -> None:
-        self._process = _process.claim()
+        self._process = _process.claim_process()
         self._loop = asyncio.get_running_loop()
         self._loop_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -80,7 +80,7 @@ class NativeTable:
         self._thread.start()
         code = await self._started
         if code != ECA_NORMAL:
-            await self.close()
+            await self.close_table()
             raise RuntimeError(f"libca gave no Channel Access context: {name(code)}")
         return self
 
@@ -90,17 +90,17 @@ class NativeTable:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        await self.close_table()
 
     @property
-    def implementation(self) -> str:
+    def implementation_name(self) -> str:
         """`native`."""
         return "native"
 
     # -- channels ---------------------------------------------------------------------------
 
-    async def add(self, names: Sequence[str]) -> Slots:
-        """See `ChannelTable.add`. Cancelled half-way, it takes back what it had made."""
+    async def add_channels(self, names: Sequence[str]) -> Slots:
+        """See `ChannelTable.add_channels`. Cancelled half-way, it takes back what it had made."""
         self._check_open()
         slots, command = self._table.add(checked_names(names))
         try:
@@ -114,10 +114,10 @@ class NativeTable:
             raise
         return slots
 
-    async def remove(self, slots: Slots) -> None:
-        """See `ChannelTable.remove`. Cancelled, they are removed all the same."""
+    async def remove_slots(self, slots: Slots) -> None:
+        """See `ChannelTable.remove_slots`. Cancelled, they are removed all the same."""
         self._check_open()
-        command = self._table.remove(distinct(self._checked_slots(slots)))
+        command = self._table.remove(distinct_values(self._checked_slots(slots)))
         await self._command_done(command)
 
     async def _command_done(self, number: int) -> None:
@@ -131,7 +131,7 @@ class NativeTable:
         self._check_open()
         rows = self._checked_slots(slots).copy()
         wait = _ConnectionWait(self._table, rows)
-        if not wait.over():
+        if not wait.wait_over():
             event = asyncio.Event()
             self._waiters[event] = wait
             try:
@@ -145,8 +145,8 @@ class NativeTable:
 
     # -- values -----------------------------------------------------------------------------
 
-    async def subscribe(self, slots: Slots) -> None:
-        """See `ChannelTable.subscribe`."""
+    async def subscribe_slots(self, slots: Slots) -> None:
+        """See `ChannelTable.subscribe_slots`."""
         self._check_open()
         self._table.want(self._checked_slots(slots))
 
@@ -158,8 +158,8 @@ class NativeTable:
             await self._wake.wait()
             self._check_open()
 
-    def drain(self, max_heap: int = 64 << 20) -> Columns:
-        """See `ChannelTable.drain`."""
+    def drain_updates(self, max_heap: int = 64 << 20) -> Columns:
+        """See `ChannelTable.drain_updates`."""
         self._check_open()
         return _result_columns(self._table.drain(max_heap))
 
@@ -168,8 +168,8 @@ class NativeTable:
         self._check_open()
         return self._table.drain_info()
 
-    def info(self, slots: Slots) -> InfoColumns:
-        """See `ChannelTable.info`."""
+    def read_info(self, slots: Slots) -> InfoColumns:
+        """See `ChannelTable.read_info`."""
         self._check_open()
         rows = self._checked_slots(slots).copy()
         kind, count, when, readable, writable, precision, limits, *texts = self._table.info(rows)
@@ -190,8 +190,10 @@ class NativeTable:
 
     # -- bulk requests ----------------------------------------------------------------------
 
-    async def read(self, slots: Slots, timeout: float, *, kind: Kind | None = None) -> ReadResult:
-        """See `ChannelTable.read`."""
+    async def read_values(
+        self, slots: Slots, timeout: float, *, kind: Kind | None = None
+    ) -> ReadResult:
+        """See `ChannelTable.read_values`."""
         self._check_open()
         rows = self._checked_slots(slots)
         asked = -1 if kind is None else self._asked_type(rows, kind)
@@ -213,10 +215,10 @@ class NativeTable:
             raise ValueError(f"the long string in slot {texts[0]} takes no kind")
         return basic
 
-    async def write(
+    async def write_values(
         self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
     ) -> NDArray[np.int32]:
-        """See `ChannelTable.write`. ECA_TIMEOUT also where the server was lost after sending."""
+        """See `ChannelTable`. ECA_TIMEOUT also where the server was lost after sending."""
         self._check_open()
         rows = self._checked_slots(slots)
         if len(values) != len(rows):
@@ -231,8 +233,8 @@ class NativeTable:
         finally:
             bulk.close()
 
-    def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
-        """See `ChannelTable.unanswered`."""
+    def unanswered_slots(self, slots: Slots) -> NDArray[np.bool_]:
+        """See `ChannelTable.unanswered_slots`."""
         self._check_open()
         return self._table.unanswered(self._checked_slots(slots)).view(np.bool_)
 
@@ -246,7 +248,7 @@ class NativeTable:
                 rows = bulk.ready()
                 if len(rows):
                     if encoder is not None:
-                        rows = encoder.load(bulk, rows)
+                        rows = encoder.load_rows(bulk, rows)
                     bulk.enqueue(rows)
                 if bulk.left == 0 or self._closed:
                     return
@@ -287,7 +289,7 @@ class NativeTable:
     def _on_connections(self) -> None:
         self._settling = None
         for event, wait in self._waiters.items():
-            if wait.over():
+            if wait.wait_over():
                 event.set()
         for event in self._bulks.values():
             event.set()
@@ -304,8 +306,8 @@ class NativeTable:
 
     # -- servers ----------------------------------------------------------------------------
 
-    def connections(self) -> Connections:
-        """See `ChannelTable.connections`."""
+    def connection_columns(self) -> Connections:
+        """See `ChannelTable.connection_columns`."""
         self._check_open()
         server, up, askable, unheard_ns, names = self._table.connections()
         if len(set(names)) < len(names):
@@ -323,12 +325,12 @@ class NativeTable:
 
     # -- the rest ---------------------------------------------------------------------------
 
-    def stats(self) -> TableStats:
-        """See `ChannelTable.stats`. `merged` counts as rows are drained."""
+    def table_stats(self) -> TableStats:
+        """See `ChannelTable.table_stats`. `merged` counts as rows are drained."""
         return TableStats(*self._table.stats())
 
-    async def close(self) -> None:
-        """See `ChannelTable.close`. Reads and writes under way end with ECA_CHANDESTROY."""
+    async def close_table(self) -> None:
+        """See `ChannelTable.close_table`. Reads and writes under way end with ECA_CHANDESTROY."""
         if self._closed:
             return
         self._closed = True
@@ -369,7 +371,7 @@ class NativeTable:
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the channel table is closed")
-        _process.check(self._process)
+        _process.check_process(self._process)
 
 
 class _ConnectionWait:
@@ -380,7 +382,7 @@ class _ConnectionWait:
         self._generations = table.generations(slots)
         self._at = 0
 
-    def over(self) -> bool:
+    def wait_over(self) -> bool:
         """All are connected or removed. One lost meanwhile is waited for again."""
         self._at = self._first_open(self._at)
         if self._at == len(self._slots):
@@ -404,10 +406,10 @@ class _Encoder:
     def __init__(self, table: Table, slots: Slots, values: Columns) -> None:
         self._table, self._slots, self._values = table, slots, values
 
-    def load(self, bulk: Bulk, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def load_rows(self, bulk: Bulk, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Give `bulk` what these rows write; those that can be sent."""
         native, count, long_string, subject = self._table.shape(self._slots[rows])
-        wire = encode(self._values.take(rows), native, count, long_string)
+        wire = encode_value(self._values.take_rows(rows), native, count, long_string)
         bad = (wire.code != ECA_NORMAL) & (wire.code != ECA.DISCONN)
         bulk.refuse(rows[bad], wire.code[bad])
         good = np.flatnonzero(wire.code == ECA_NORMAL)

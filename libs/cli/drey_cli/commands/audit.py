@@ -58,7 +58,7 @@ def list_events(
         principal=by, action_prefix=action, target=target, from_time=since, to_time=until
     )
     events = list(client.list_items(client.audit.ListEvents, request, "events", limit=limit))
-    session.show({"events": events}, lambda: acts_table(events, utc=session.out.utc))
+    session.show_document({"events": events}, lambda: acts_table(events, utc=session.out.utc))
 
 
 @command(
@@ -71,7 +71,7 @@ def list_events(
 @action_option
 @object_option
 @option("--after", type=COUNT, metavar="NUMBER", help="Begin after this number; 0: all.")
-def watch(session: CliSession, by: str, action: str, target: str, after: int | None) -> None:
+def watch_acts(session: CliSession, by: str, action: str, target: str, after: int | None) -> None:
     """Show acts as they are done, until Ctrl-C. With --json: an act a line."""
     from drey_cli.following import SIGN_OF_LIFE_S, follow_stream
 
@@ -86,15 +86,15 @@ def watch(session: CliSession, by: str, action: str, target: str, after: int | N
             continue
         request.after_sequence = message.events.events[-1].sequence
         for event in message.events.events:
-            session.out.entry(event, act_line(event, utc=session.out.utc))
+            session.out.write_entry(event, act_line(event, utc=session.out.utc))
 
 
 @command("verify", audit_command, gives="VerifyChainResponse", examples=("drey audit verify",))
-def verify(session: CliSession) -> None:
+def verify_chain(session: CliSession) -> None:
     """Compute the hash of every act again, and compare with the anchors outside the database."""
     client = session.client
     request = audit_service_pb2.VerifyChainRequest()
-    answer = client.call(client.audit.VerifyChain, request, timeout_s=_VERIFY_S)
+    answer = client.call_method(client.audit.VerifyChain, request, timeout_s=_VERIFY_S)
 
     def draw_findings() -> Table | str:
         if answer.findings:
@@ -105,7 +105,7 @@ def verify(session: CliSession) -> None:
             anchored = f"compared with {answer.anchor_count} anchors, the last of {anchored_at}"
         return f"{answer.last_sequence} acts, the chain is whole; {anchored}"
 
-    session.show(answer, draw_findings)
+    session.show_document(answer, draw_findings)
     if answer.findings:
         end_with(ExitCode.REFUSED)
 

@@ -23,7 +23,7 @@ from drey_cli.render.spreadsheet import csv_lines
 from drey_cli.render.table import (
     Pair,
     Table,
-    facts,
+    facts_table,
     name_field,
     number_field,
     table_of,
@@ -83,7 +83,7 @@ def read_record(session: CliSession, what: str) -> AuditedRestore:
 )
 @argument("what", help="Number of an act, or a restore: its id, part of one, or latest.")
 @limit_option(_SHOWN, "Most PVs shown")
-def show(session: CliSession, what: str, limit: int) -> None:
+def show_act(session: CliSession, what: str, limit: int) -> None:
     """Show an act in full, or a restore: who, from where, which plan, approved by whom, each value.
 
     Of a restore: its acts and those on its plan, the digest, the approval, and of each PV what was
@@ -91,12 +91,12 @@ def show(session: CliSession, what: str, limit: int) -> None:
     """
     if what.isdecimal() and not what.startswith("0"):  # as ids begin for a century to come
         request = audit_service_pb2.GetEventRequest(sequence=int(what))
-        act = session.client.call(session.client.audit.GetEvent, request).act
-        session.show({"act": act}, lambda: act_facts(act, utc=session.out.utc))
+        act = session.client.call_method(session.client.audit.GetEvent, request).act
+        session.show_document({"act": act}, lambda: act_facts(act, utc=session.out.utc))
         return
     record = read_record(session, what)
     if session.out.json:
-        session.out.document(
+        session.out.write_document(
             {
                 "restore": record.restore,
                 "plan": record.plan,
@@ -106,9 +106,9 @@ def show(session: CliSession, what: str, limit: int) -> None:
         )
         return
     utc = session.out.utc
-    session.out.table(acts_table(record.acts, utc=utc))
-    session.out.table(_values_table(record.items, limit))
-    session.out.draw([record_facts(record, utc=utc), restore_verdict(record.restore)])
+    session.out.print_table(acts_table(record.acts, utc=utc))
+    session.out.print_table(_values_table(record.items, limit))
+    session.out.draw_parts([record_facts(record, utc=utc), restore_verdict(record.restore)])
 
 
 def act_facts(act: AuditEvent, *, utc: bool) -> Table:
@@ -126,11 +126,13 @@ def act_facts(act: AuditEvent, *, utc: bool) -> Table:
     ]
     for title, text in (("before", act.before_json), ("after", act.after_json)):
         for name, value in (json.loads(text) if text else {}).items():
-            pairs.append((f"{title}: {name}", value if isinstance(value, str) else _dumped(value)))
-    return facts(pairs)
+            pairs.append(
+                (f"{title}: {name}", value if isinstance(value, str) else _json_text(value))
+            )
+    return facts_table(pairs)
 
 
-def _dumped(value: Any) -> str:
+def _json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -147,7 +149,7 @@ def record_facts(record: AuditedRestore, *, utc: bool) -> Table:
         ("executed by", f"{restore.actor.principal}, {format_stamp(restore.create_time, utc=utc)}"),
         ("from", _executed_from(record) or "—"),
     ]
-    return facts(pairs)
+    return facts_table(pairs)
 
 
 def _executed_from(record: AuditedRestore) -> str:
@@ -231,7 +233,7 @@ _ACT_COLUMNS: dict[str, Callable[[AuditEvent], object]] = {
     help="Instead of acts a line for each PV of this restore: who, plan, values, verdict.",
 )
 @option("--output", type=choice_of("jsonl", "csv"), help="JSON, a line each (default), or CSV.")
-def export(
+def export_acts(
     session: CliSession,
     by: str,
     action: str,
@@ -259,11 +261,13 @@ def export(
             )
         record = read_record(session, restore)
         lines = pv_rows(record) if as_csv else ()
-        documents = () if as_csv else ({**_who(record), "item": item} for item in record.items)
+        documents = (
+            () if as_csv else ({**_record_columns(record), "item": item} for item in record.items)
+        )
     for line in lines:
-        session.out.raw(line.encode())
+        session.out.write_raw(line.encode())
     for document in documents:
-        session.out.line(document)
+        session.out.write_line(document)
 
 
 def act_rows(acts: Iterable[AuditEvent]) -> Iterator[str]:
@@ -277,7 +281,9 @@ def pv_rows(record: AuditedRestore) -> Iterator[str]:
     def same_text(text: str) -> Callable[[restore_pb2.RestoreItem], object]:
         return lambda _: text
 
-    columns = {name.replace("_", " "): same_text(text) for name, text in _who(record).items()}
+    columns = {
+        name.replace("_", " "): same_text(text) for name, text in _record_columns(record).items()
+    }
     columns |= {
         "stage": lambda item: item.stage,
         "PV": lambda item: item.name,
@@ -293,7 +299,7 @@ def pv_rows(record: AuditedRestore) -> Iterator[str]:
     return csv_lines(columns, record.items)
 
 
-def _who(record: AuditedRestore) -> dict[str, str]:
+def _record_columns(record: AuditedRestore) -> dict[str, str]:
     restore, plan = record.restore, record.plan
     return {
         "restore": restore.id,
@@ -337,7 +343,7 @@ class CourseEntry:
     help="How much faster than it was; 0: all at once.",
 )
 @option("--brief", is_flag=True, help="What happened at one moment, such as a batch, is one line.")
-def replay(session: CliSession, restore: str, speed: float, brief: bool) -> None:
+def replay_restore(session: CliSession, restore: str, speed: float, brief: bool) -> None:
     """Show a restore as it went: each act, write, completion and interference, at its time.
 
     The course is that of the audit, of the journal and of the report: nothing is written, and no
@@ -355,9 +361,9 @@ def replay(session: CliSession, restore: str, speed: float, brief: bool) -> None
         if speed:
             _wait_until(started + after_s / speed)
         line = {"after_s": after_s, "what": entry.text, **entry.document}
-        out.entry(line, f"{after_s:+12.3f} s  {entry.text}")
+        out.write_entry(line, f"{after_s:+12.3f} s  {entry.text}")
     if not out.json:
-        out.draw([restore_verdict(record.restore)])
+        out.draw_parts([restore_verdict(record.restore)])
 
 
 def _wait_until(end: float) -> None:

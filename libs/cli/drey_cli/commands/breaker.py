@@ -56,10 +56,10 @@ def _force_breaker(session: CliSession, ioc: str, mode: str, reason: str) -> Non
     request = system_service_pb2.ForceBreakerRequest(
         ioc=ioc, mode=breaker_pb2.BreakerMode.Value(f"BREAKER_MODE_{mode}"), reason=reason
     )
-    answer = session.client.call(session.client.system.ForceBreaker, request)
+    answer = session.client.call_method(session.client.system.ForceBreaker, request)
 
     def draw() -> Drawn:
         word = short_name(breaker_pb2.BreakerMode, answer.breaker.mode).replace("-", " ")
         return [f"The breaker of {answer.breaker.ioc} is {word}."]
 
-    session.show(answer, draw)
+    session.show_document(answer, draw)

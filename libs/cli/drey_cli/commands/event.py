@@ -23,7 +23,7 @@ _RESOURCES = (
 )
 @option("--of", "resources", type=choice_of(*_RESOURCES), multiple=True, help="Only of these.")
 @option("--token", default="", help="Go on after an event: its token, see --json.")
-def watch(session: CliSession, resources: list[str], token: str) -> None:
+def watch_events(session: CliSession, resources: list[str], token: str) -> None:
     """Show changes as they happen, until Ctrl-C. With --json: an event a line."""
     from drey_cli.following import SIGN_OF_LIFE_S, follow_stream
 
@@ -41,13 +41,17 @@ def watch(session: CliSession, resources: list[str], token: str) -> None:
                 request.token = message.checkpoint.token
                 if message.checkpoint.stalled != stalled:
                     stalled = message.checkpoint.stalled
-                    session.out.note("the database is away" if stalled else "it is back", "yellow")
+                    session.out.print_note(
+                        "the database is away" if stalled else "it is back", "yellow"
+                    )
             case "resync_required":
-                session.out.note(f"events were missed: {message.resync_required.reason}", "yellow")
+                session.out.print_note(
+                    f"events were missed: {message.resync_required.reason}", "yellow"
+                )
             case "events":
                 request.token = message.events.events[-1].token
                 for event in message.events.events:
-                    session.out.entry(event, event_line(event, utc=session.out.utc))
+                    session.out.write_entry(event, event_line(event, utc=session.out.utc))
 
 
 def event_line(event: event_pb2.Event, *, utc: bool) -> str:

@@ -13,8 +13,8 @@ from drey_cli.render.table import (
     Cell,
     Pair,
     Table,
-    escape,
-    facts,
+    escape_text,
+    facts_table,
     id_cell,
     id_field,
     table_of,
@@ -63,22 +63,22 @@ def list_jobs(
         states=[number_of(job_pb2.JobState, each) for each in status],
     )
     jobs = list(client.list_items(client.jobs.ListJobs, request, "jobs", limit=limit))
-    session.show({"jobs": jobs}, lambda: jobs_table(jobs, utc=session.out.utc))
+    session.show_document({"jobs": jobs}, lambda: jobs_table(jobs, utc=session.out.utc))
 
 
 @command("show", job_command, gives="GetJobResponse", examples=("drey job show latest",))
 @job_argument
-def show(session: CliSession, job: str) -> None:
+def show_job(session: CliSession, job: str) -> None:
     """Show one job."""
     client = session.client
     request = job_service_pb2.GetJobRequest(id=job_id(client, job))
-    answer = client.call(client.jobs.GetJob, request)
-    session.show(answer, lambda: job_facts(answer.job, utc=session.out.utc))
+    answer = client.call_method(client.jobs.GetJob, request)
+    session.show_document(answer, lambda: job_facts(answer.job, utc=session.out.utc))
 
 
 @command("watch", job_command, gives="{job} a line", examples=("drey job watch latest",))
 @job_argument
-def watch(session: CliSession, job: str) -> None:
+def watch_job(session: CliSession, job: str) -> None:
     """Follow a job to its end. Leaving by Ctrl-C stops nothing.
 
     With --json: a line for each change.
@@ -87,10 +87,10 @@ def watch(session: CliSession, job: str) -> None:
     if session.out.json:
         last = None
         for last in job_states(session, identity):
-            session.out.line({"job": last})
+            session.out.write_line({"job": last})
     else:
         last = follow_job(session, identity)
-        session.out.table(job_facts(last, utc=session.out.utc))
+        session.out.print_table(job_facts(last, utc=session.out.utc))
     if last is None or job_state(last) != "succeeded":
         end_with(ExitCode.REFUSED)
 
@@ -107,8 +107,8 @@ def cancel(session: CliSession, job: str, reason: str) -> None:
     """Ask a job to stop at its next safe point."""
     client = session.client
     request = job_service_pb2.CancelJobRequest(id=job_id(client, job), reason=reason)
-    answer = client.call(client.jobs.CancelJob, request)
-    session.show(answer, lambda: job_facts(answer.job, utc=session.out.utc))
+    answer = client.call_method(client.jobs.CancelJob, request)
+    session.show_document(answer, lambda: job_facts(answer.job, utc=session.out.utc))
 
 
 def job_states(session: CliSession, job_id: str) -> Iterator[job_pb2.Job]:
@@ -131,18 +131,18 @@ def follow_job(session: CliSession, job_id: str) -> job_pb2.Job:
     """
     last: job_pb2.Job | None = None
     try:
-        with session.out.progress() as progress:
+        with session.out.progress_bars() as progress:
             task = progress.add_task("waiting", total=None)
             for job in job_states(session, job_id):
                 last = job
                 progress.update(
                     task,
-                    description=escape(job.phase) or job_state(job),
+                    description=escape_text(job.phase) or job_state(job),
                     completed=job.done,
                     total=job.total or None,
                 )
     except KeyboardInterrupt:
-        session.out.note(f"the job goes on: drey job watch {job_id}")
+        session.out.print_note(f"the job goes on: drey job watch {job_id}")
         raise
     if last is None:
         raise CliError(f"job {job_id} cannot be followed", remedy=f"see drey job show {job_id}")
@@ -231,4 +231,4 @@ def job_facts(job: job_pb2.Job, *, utc: bool) -> Table:
         pairs.append(("error", Cell(job.error.message, "bold red")))
     if job.trace_id:
         pairs.append(("trace", job.trace_id))
-    return facts(pairs)
+    return facts_table(pairs)

@@ -42,16 +42,16 @@ key_command = group(SUMMARIES["key"])
 def whoami_command(session: CliSession) -> None:
     """Say who you are to the server, and what you may do."""
     client = session.client
-    answer = client.call(client.access.WhoAmI, access_service_pb2.WhoAmIRequest())
+    answer = client.call_method(client.access.WhoAmI, access_service_pb2.WhoAmIRequest())
     if session.out.json:
-        session.out.document(answer)
+        session.out.write_document(answer)
         return
     until = ""
     if answer.HasField("expire_time"):
         until = f", until {format_stamp(answer.expire_time, utc=session.out.utc)}"
     roles = ", ".join(map(_grant_words, answer.grants))
-    session.out.text(f"{answer.principal} ({roles}{until}) at {client.connection.server}")
-    session.out.note(f"may: {' '.join(answer.permissions)}")
+    session.out.print_text(f"{answer.principal} ({roles}{until}) at {client.connection.server}")
+    session.out.print_note(f"may: {' '.join(answer.permissions)}")
 
 
 @command(
@@ -75,7 +75,7 @@ def whoami_command(session: CliSession) -> None:
 @option("--lifetime", type=SPAN, metavar="TIME", help="As 30d. Default: for ever.")
 @option("--out", default="", metavar="FILE", help="Write the secret there, mode 0600.")
 @choosing_by_option
-def create(
+def create_key(
     session: CliSession,
     choice: Choice,
     name: str,
@@ -88,7 +88,7 @@ def create(
     With a choice of PVs its roles hold for these only: operator, editor, restorer and approver can
     be limited so. Looking is for all PVs.
     """
-    selector = choice.optional()
+    selector = choice.optional_selector()
     request = access_service_pb2.CreateKeyRequest(
         name=name,
         grants=[access_pb2.Grant(role=role, selector=selector) for role in roles],
@@ -96,20 +96,20 @@ def create(
     )
     # Opened before the key is made: a secret that cannot be kept must not come into being.
     target = _secret_file(out) if out else None
-    answer = session.client.call(session.client.access.CreateKey, request)
+    answer = session.client.call_method(session.client.access.CreateKey, request)
     if target is not None:
         with os.fdopen(target, "w", encoding="utf-8") as file:
             file.write(answer.secret + "\n")
         answer.ClearField("secret")
     if session.out.json:
-        session.out.document(answer)
+        session.out.write_document(answer)
         return
-    session.out.note(f"key {answer.key.id} for {name} ({', '.join(roles)})")
+    session.out.print_note(f"key {answer.key.id} for {name} ({', '.join(roles)})")
     if target is None:
-        session.out.note("the secret, shown this once:")
-        session.out.text(answer.secret)
+        session.out.print_note("the secret, shown this once:")
+        session.out.print_text(answer.secret)
     else:
-        session.out.note(f"the secret is in {out}")
+        session.out.print_note(f"the secret is in {out}")
 
 
 def _secret_file(path: str) -> int:
@@ -128,19 +128,21 @@ def _secret_file(path: str) -> int:
 def list_keys(session: CliSession, dead: bool) -> None:
     """List keys by the name of the holder."""
     keys = list(naming.list_keys(session.client, include_dead=dead))
-    session.show({"keys": keys}, lambda: keys_table(keys, utc=session.out.utc))
+    session.show_document({"keys": keys}, lambda: keys_table(keys, utc=session.out.utc))
 
 
 @command("revoke", key_command, gives="RevokeKeyResponse", examples=("drey key revoke alice",))
 @argument("key", help="Holder, id, or part of the id.")
 @yes_option
-def revoke(session: CliSession, key: str, yes: bool) -> None:
+def revoke_key(session: CliSession, key: str, yes: bool) -> None:
     """Revoke a key: no gateway accepts it a second later, and its watches are cut."""
     client = session.client
     identity = key_id(client, key)
-    session.confirm(f"Revoke {key} ({identity})?", yes=yes)
-    answer = client.call(client.access.RevokeKey, access_service_pb2.RevokeKeyRequest(id=identity))
-    session.show(answer, lambda: f"revoked the key of {answer.key.name} ({answer.key.id})")
+    session.confirm_action(f"Revoke {key} ({identity})?", yes=yes)
+    answer = client.call_method(
+        client.access.RevokeKey, access_service_pb2.RevokeKeyRequest(id=identity)
+    )
+    session.show_document(answer, lambda: f"revoked the key of {answer.key.name} ({answer.key.id})")
 
 
 @command(
@@ -150,8 +152,8 @@ def revoke(session: CliSession, key: str, yes: bool) -> None:
 def list_roles(session: CliSession, permissions: bool) -> None:
     """List the roles that a key may hold, and what each is for."""
     client = session.client
-    answer = client.call(client.access.ListRoles, access_service_pb2.ListRolesRequest())
-    session.show(answer, lambda: roles_table(answer.roles, permissions=permissions))
+    answer = client.call_method(client.access.ListRoles, access_service_pb2.ListRolesRequest())
+    session.show_document(answer, lambda: roles_table(answer.roles, permissions=permissions))
 
 
 @command(
@@ -163,7 +165,7 @@ def list_roles(session: CliSession, permissions: bool) -> None:
 @option("--postgres-url", default="", metavar="URL", help="Database. (env DREY_POSTGRES_URL)")
 @option("--name", default="", help="Name of the holder.")
 @option("--force", is_flag=True, help="Although an admin key lives.")
-def bootstrap(session: CliSession, postgres_url: str, name: str, force: bool) -> None:
+def bootstrap_key(session: CliSession, postgres_url: str, name: str, force: bool) -> None:
     """Make the first admin key, straight in the database; needs the gateway installed here.
 
     The one command that is no client of the server: there is no key yet to ask it with.
@@ -198,7 +200,7 @@ def bootstrap(session: CliSession, postgres_url: str, name: str, force: bool) ->
             code=ExitCode.REFUSED if done.returncode > 0 else ExitCode.INTERRUPTED,
         )
     secret = done.stdout.strip()
-    session.show({"secret": secret}, lambda: secret)
+    session.show_document({"secret": secret}, lambda: secret)
 
 
 def keys_table(keys: Iterable[access_pb2.Key], *, utc: bool) -> Table:

@@ -9,7 +9,7 @@ from drey_cli.naming import get_pv
 from drey_cli.options import argument, limit_option, option, yes_option
 from drey_cli.policy_options import PolicyOptions, policy_options
 from drey_cli.render.pvs import policy_pairs, source_text
-from drey_cli.render.table import Cell, Pair, Table, facts, number_field, table_of, text_field
+from drey_cli.render.table import Cell, Pair, Table, facts_table, number_field, table_of, text_field
 from drey_cli.render.words import format_count, format_stamp, plural
 from drey_cli.selection import parse_tag
 from drey_cli.session import CliSession, command, group
@@ -44,7 +44,7 @@ def list_policies(session: CliSession, search: str, limit: int) -> None:
             text_field("comment", lambda each: each.comment, fold=True),
         )
 
-    session.show({"policies": policies}, draw_policies)
+    session.show_document({"policies": policies}, draw_policies)
 
 
 @command(
@@ -54,10 +54,10 @@ def list_policies(session: CliSession, search: str, limit: int) -> None:
     examples=("drey policy show PS:LI21", "drey policy show Kind=motor"),
 )
 @subject_argument
-def show(session: CliSession, subject: str) -> None:
+def show_policy(session: CliSession, subject: str) -> None:
     """Show the policy of a device or of a tag."""
     policy = _get_policy(session, subject)
-    session.show({"policy": policy}, lambda: _policy_facts(policy, utc=session.out.utc))
+    session.show_document({"policy": policy}, lambda: _policy_facts(policy, utc=session.out.utc))
 
 
 @command(
@@ -102,12 +102,12 @@ def set_policy(
         raise usage_error("no option says what a restore does", remedy="see drey policy set --help")
     if current_policy is None:
         create = policy_service_pb2.CreatePolicyRequest(policy=wanted)
-        made = client.call(client.policies.CreatePolicy, create).policy
+        made = client.call_method(client.policies.CreatePolicy, create).policy
     else:
         update = policy_service_pb2.UpdatePolicyRequest(policy=wanted)
         update.update_mask.paths.extend(["policy", "comment"])
-        made = client.call(client.policies.UpdatePolicy, update).policy
-    session.show({"policy": made}, lambda: _policy_facts(made, utc=session.out.utc))
+        made = client.call_method(client.policies.UpdatePolicy, update).policy
+    session.show_document({"policy": made}, lambda: _policy_facts(made, utc=session.out.utc))
 
 
 @command(
@@ -118,15 +118,15 @@ def set_policy(
 )
 @subject_argument
 @yes_option
-def delete(session: CliSession, subject: str, yes: bool) -> None:
+def delete_policy(session: CliSession, subject: str, yes: bool) -> None:
     """Delete the policy of a device or of a tag: its PVs go back to what else is said of them."""
     client = session.client
     policy = _get_policy(session, subject)
     what = f"the policy of {_subject_text(policy)}, of {plural(policy.pv_count, 'PV')}"
-    session.confirm(f"Delete {what}?", yes=yes)
+    session.confirm_action(f"Delete {what}?", yes=yes)
     request = policy_service_pb2.DeletePolicyRequest(id=policy.id, etag=policy.etag)
-    client.call(client.policies.DeletePolicy, request)
-    session.show({"deleted": policy.id}, lambda: f"deleted {what}")
+    client.call_method(client.policies.DeletePolicy, request)
+    session.show_document({"deleted": policy.id}, lambda: f"deleted {what}")
 
 
 @command(
@@ -136,12 +136,12 @@ def delete(session: CliSession, subject: str, yes: bool) -> None:
     examples=("drey policy explain QUAD:LI21:101:BDES",),
 )
 @argument("pv", help="Name or id.")
-def explain(session: CliSession, pv: str) -> None:
+def explain_policy(session: CliSession, pv: str) -> None:
     """Say how a restore would treat a PV, and who says each part of it."""
     client = session.client
     held = get_pv(client, pv).pv
     request = catalog_service_pb2.GetEffectivePolicyRequest(id=held.id)
-    effective = client.call(client.catalog.GetEffectivePolicy, request)
+    effective = client.call_method(client.catalog.GetEffectivePolicy, request)
 
     def draw_policy() -> Table:
         speakers: dict[str, list[str]] = {}
@@ -155,9 +155,9 @@ def explain(session: CliSession, pv: str) -> None:
             name = part.replace("_", " ")
             pairs.append((name, f"{values.get(name, 'none')}, from {' and '.join(who)}"))
         pairs += [("contradiction", Cell(why, "bold red")) for why in effective.contradictions]
-        return facts(pairs, title=held.name)
+        return facts_table(pairs, title=held.name)
 
-    session.show(effective, draw_policy)
+    session.show_document(effective, draw_policy)
 
 
 def _find_policy(session: CliSession, subject: str) -> policy_pb2.DefaultPolicy | None:
@@ -209,4 +209,4 @@ def _policy_facts(policy: policy_pb2.DefaultPolicy, *, utc: bool) -> Table:
     ]
     if policy.comment:
         pairs.append(("comment", policy.comment))
-    return facts(pairs)
+    return facts_table(pairs)

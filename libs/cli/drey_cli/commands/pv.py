@@ -27,7 +27,7 @@ from drey_cli.render.pvs import (
     pvs_table,
     source_text,
 )
-from drey_cli.render.table import facts
+from drey_cli.render.table import facts_table
 from drey_cli.render.values import (
     NO_METADATA,
     format_value,
@@ -74,7 +74,7 @@ def list_pvs(
         total = answer.total_size
 
     request = catalog_service_pb2.ListPvsRequest(
-        selector=choice.optional(), search=search, include_deleted=deleted
+        selector=choice.optional_selector(), search=search, include_deleted=deleted
     )
     pvs: list[catalog_pb2.Pv] = list(
         client.list_items(
@@ -92,7 +92,7 @@ def list_pvs(
     table.note = plural(total, "PV")
     if len(pvs) < total:
         table.note = f"{len(pvs)} of {table.note}; --limit 0 shows all"
-    session.show({"total": total, "pvs": pvs}, lambda: table)
+    session.show_document({"total": total, "pvs": pvs}, lambda: table)
 
 
 @command("devices", pv_command, gives="{devices}", examples=("drey pv devices --search quad",))
@@ -101,10 +101,12 @@ def list_pvs(
 def list_devices(session: CliSession, choice: Choice, search: str) -> None:
     """List the devices that PVs give, with how many PVs give each."""
     client = session.client
-    request = catalog_service_pb2.ListDevicesRequest(selector=choice.optional(), search=search)
+    request = catalog_service_pb2.ListDevicesRequest(
+        selector=choice.optional_selector(), search=search
+    )
     devices = list(client.list_items(client.catalog.ListDevices, request, "devices"))
     refuse_nothing(devices, choice, search)
-    session.show({"devices": devices}, lambda: devices_table(devices))
+    session.show_document({"devices": devices}, lambda: devices_table(devices))
 
 
 def refuse_nothing(chosen: Sequence[object], choice: Choice, search: str = "") -> None:
@@ -126,7 +128,7 @@ def refuse_nothing(chosen: Sequence[object], choice: Choice, search: str = "") -
 )
 @pv_argument
 @option("--policy", is_flag=True, help="Also how a restore would treat it, and why.")
-def show(session: CliSession, pv: str, policy: bool) -> None:
+def show_pv(session: CliSession, pv: str, policy: bool) -> None:
     """Show one PV: its entry, its channels, its values now."""
     client, out = session.client, session.out
     answer = get_pv(client, pv)
@@ -136,25 +138,27 @@ def show(session: CliSession, pv: str, policy: bool) -> None:
     effective = None
     if policy:
         request = catalog_service_pb2.GetEffectivePolicyRequest(id=answer.pv.id)
-        effective = client.call(client.catalog.GetEffectivePolicy, request)
+        effective = client.call_method(client.catalog.GetEffectivePolicy, request)
     if out.json:
         document = {**as_document(answer), "values": values.rows[0] if values.rows else None}
-        out.document(document if effective is None else document | {"effective_policy": effective})
+        out.write_document(
+            document if effective is None else document | {"effective_policy": effective}
+        )
         return
-    out.table(pv_facts(answer.pv, utc=out.utc))
+    out.print_table(pv_facts(answer.pv, utc=out.utc))
     if answer.HasField("setpoint_metadata"):
-        out.table(channel_facts("setpoint", answer.setpoint_metadata))
+        out.print_table(channel_facts("setpoint", answer.setpoint_metadata))
     if answer.HasField("readback_metadata"):
-        out.table(channel_facts("readback", answer.readback_metadata))
+        out.print_table(channel_facts("readback", answer.readback_metadata))
     if values.rows:
         metadata = {
             answer.pv.number: ChannelPair(answer.setpoint_metadata, answer.readback_metadata)
         }
-        out.table(rows_table(values.rows, metadata, utc=out.utc, title="now"))
+        out.print_table(rows_table(values.rows, metadata, utc=out.utc, title="now"))
     if effective is not None:
-        out.table(facts(policy_pairs(effective.policy), title="a restore treats it so"))
+        out.print_table(facts_table(policy_pairs(effective.policy), title="a restore treats it so"))
         sources = (f"{each.policy_field} from {source_text(each)}" for each in effective.sources)
-        out.text("  ".join(sources), "dim")
+        out.print_text("  ".join(sources), "dim")
 
 
 class LiveValues:
@@ -174,7 +178,7 @@ def get_values(
     client, values = session.client, LiveValues()
     request = monitor_service_pb2.GetValuesRequest(selector=selector, with_metadata=with_metadata)
     rows: list[value_pb2.PvRow] = []
-    with client.stream(client.monitor.GetValues, request) as stream:
+    with client.stream_method(client.monitor.GetValues, request) as stream:
         for message in stream:
             rows.extend(message.rows)
             values.metadata.extend(message.metadata)
@@ -198,12 +202,12 @@ def get_values(
 @option("--value", "value_only", is_flag=True, help="Only the values, a line each, arrays whole.")
 def get(session: CliSession, choice: Choice, value_only: bool) -> None:
     """Show the latest values, as the monitors have them. Nothing is read from an IOC."""
-    values = get_values(session, choice.required(), with_metadata=not session.out.json)
+    values = get_values(session, choice.required_selector(), with_metadata=not session.out.json)
     document = {"rows": values.rows, "not_found": values.not_found, "links": values.links}
     if values.rows and not session.out.json:
         _draw_values(session, values, value_only)
         for link in values.links:
-            session.out.note(link_text(link))
+            session.out.print_note(link_text(link))
     if values.not_found:
         more = len(values.not_found) - 10
         raise CliError(
@@ -215,18 +219,18 @@ def get(session: CliSession, choice: Choice, value_only: bool) -> None:
         )
     refuse_nothing(values.rows, choice)
     if session.out.json:
-        session.out.document(document)
+        session.out.write_document(document)
 
 
 def _draw_values(session: CliSession, values: LiveValues, value_only: bool) -> None:
     metadata = metadata_by_number(values.metadata)
     if not value_only:
-        session.out.table(rows_table(values.rows, metadata, utc=session.out.utc))
+        session.out.print_table(rows_table(values.rows, metadata, utc=session.out.utc))
         return
     for row in values.rows:
         row_metadata = metadata.get(row.number, NO_METADATA)
         role = "setpoint" if row.HasField("setpoint") else "readback"
-        session.out.text(
+        session.out.print_text(
             format_value(getattr(row, role), getattr(row_metadata, role), units=False, full=True)
         )
 
@@ -262,7 +266,7 @@ def show_history(
     table.title = f"{entry.pv.name}, {plural(len(points), 'snapshot')}"
     if len(points) == limit:
         table.note = f"the newest {limit}; --limit 0 shows all"
-    session.show({"pv": entry.pv, "points": points}, lambda: table)
+    session.show_document({"pv": entry.pv, "points": points}, lambda: table)
 
 
 def read_history(
@@ -271,7 +275,7 @@ def read_history(
     """Points of a history, newest first. `limit` 0: all; else the stream is left early."""
     client = session.client
     points: list[snapshot_service_pb2.HistoryPoint] = []
-    with client.stream(client.snapshots.GetPvHistory, request) as stream:
+    with client.stream_method(client.snapshots.GetPvHistory, request) as stream:
         for message in stream:
             points.extend(message.points)
             if limit and len(points) >= limit:

@@ -101,7 +101,7 @@ entry_options = packed_options(
 @option("--readback", default="", help="Address of the readback.")
 @option("--tag", "tags", multiple=True, metavar="GROUP=TAG[,TAG]", help="Tags to carry.")
 @entry_options
-def add(
+def add_pv(
     session: CliSession, entry: PvOptions, setpoint: str, readback: str, tags: list[str]
 ) -> None:
     """Add a PV to the catalog; monitors connect it within two seconds."""
@@ -117,8 +117,8 @@ def add(
         group, names = parse_tag(text, option="--tag")
         pv.tags.extend(catalog_pb2.TagRef(group=group, tag=name) for name in names)
     client = session.client
-    answer = client.call(client.catalog.CreatePv, catalog_service_pb2.CreatePvRequest(pv=pv))
-    session.show(answer, lambda: f"added {answer.pv.name} ({answer.pv.id})")
+    answer = client.call_method(client.catalog.CreatePv, catalog_service_pb2.CreatePvRequest(pv=pv))
+    session.show_document(answer, lambda: f"added {answer.pv.name} ({answer.pv.id})")
 
 
 @command(
@@ -160,8 +160,8 @@ def set_pv(
         raise usage_error("no option says what to change", remedy="see drey pv set --help")
     request = catalog_service_pb2.UpdatePvRequest(pv=held)
     request.update_mask.paths.extend(mask)
-    answer = client.call(client.catalog.UpdatePv, request)
-    session.show(answer, lambda: f"changed {answer.pv.name}: {', '.join(mask)}")
+    answer = client.call_method(client.catalog.UpdatePv, request)
+    session.show_document(answer, lambda: f"changed {answer.pv.name}: {', '.join(mask)}")
 
 
 @command(
@@ -173,33 +173,33 @@ def set_pv(
 @choosing
 @yes_option
 @dry_run_option
-def remove(session: CliSession, choice: Choice, yes: bool, dry_run: bool) -> None:
+def remove_pvs(session: CliSession, choice: Choice, yes: bool, dry_run: bool) -> None:
     """Delete PVs from the catalog. Each leaves a tombstone; snapshots keep their values."""
-    client, selector = session.client, choice.required()
+    client, selector = session.client, choice.required_selector()
 
     def purge_pvs(*, dry_run: bool) -> int:
         request = catalog_service_pb2.PurgePvsRequest(selector=selector, dry_run=dry_run)
-        return client.call(client.catalog.PurgePvs, request).pvs
+        return client.call_method(client.catalog.PurgePvs, request).pvs
 
     if dry_run or not yes:
         count = purge_pvs(dry_run=True)
         if dry_run:
-            session.show({"deleted": count}, lambda: f"would delete {plural(count, 'PV')}")
+            session.show_document({"deleted": count}, lambda: f"would delete {plural(count, 'PV')}")
             return
-        session.confirm(f"Delete {plural(count, 'PV')}?", yes=yes)
+        session.confirm_action(f"Delete {plural(count, 'PV')}?", yes=yes)
     deleted = purge_pvs(dry_run=False)
-    session.show({"deleted": deleted}, lambda: f"deleted {plural(deleted, 'PV')}")
+    session.show_document({"deleted": deleted}, lambda: f"deleted {plural(deleted, 'PV')}")
 
 
 @command("undelete", pv_command, gives="{undeleted}", examples=("drey pv undelete OLD:PV",))
 @choosing
 @dry_run_option
-def undelete(session: CliSession, choice: Choice, dry_run: bool) -> None:
+def undelete_pvs(session: CliSession, choice: Choice, dry_run: bool) -> None:
     """Bring deleted PVs back, under their numbers. See them with: drey pv list --deleted."""
     client = session.client
     request = catalog_service_pb2.BatchUndeletePvsRequest(
-        selector=choice.required(), dry_run=dry_run
+        selector=choice.required_selector(), dry_run=dry_run
     )
-    count = client.call(client.catalog.BatchUndeletePvs, request).undeleted
+    count = client.call_method(client.catalog.BatchUndeletePvs, request).undeleted
     text = f"would bring back {plural(count, 'PV')}" if dry_run else f"{plural(count, 'PV')} back"
-    session.show({"undeleted": count}, lambda: text)
+    session.show_document({"undeleted": count}, lambda: text)

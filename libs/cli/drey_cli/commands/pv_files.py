@@ -46,7 +46,7 @@ def import_pvs(
         file_name="" if file == "-" else Path(file).name,
         request_id=str(uuid4()),
     )
-    with _open_source(file) as source, session.out.progress(of_bytes=True) as progress:
+    with _open_source(file) as source, session.out.progress_bars(of_bytes=True) as progress:
         size = None if file == "-" else Path(file).stat().st_size
         task = progress.add_task("sending", total=size)
 
@@ -56,7 +56,9 @@ def import_pvs(
         rows, summary = _exchange_file(session, options, source, show_sent)
     shown = [row for row in rows if changes or row.HasField("error")]
     most = _SHOWN_ROWS if session.out.is_terminal else len(shown)
-    session.show({"rows": rows, "summary": summary}, lambda: draw_import(shown, summary, most))
+    session.show_document(
+        {"rows": rows, "summary": summary}, lambda: draw_import(shown, summary, most)
+    )
     if summary.refused:
         end_with(ExitCode.REFUSED)
 
@@ -90,7 +92,7 @@ def _exchange_file(
     client = session.client
     rows: list[catalog_pb2.ImportRow] = []
     summary = None
-    with client.exchange(client.catalog.ImportPvs, import_requests()) as answers:
+    with client.exchange_messages(client.catalog.ImportPvs, import_requests()) as answers:
         for answer in answers:
             rows.extend(answer.rows.rows)
             if answer.HasField("summary"):
@@ -112,7 +114,7 @@ def _exchange_file(
 )
 @choosing
 @option("--output", "-o", default="-", metavar="FILE", help="Default: standard output.")
-def export(session: CliSession, choice: Choice, output: str) -> None:
+def export_catalog(session: CliSession, choice: Choice, output: str) -> None:
     """Export PVs as a CSV file that `drey pv import` takes back. Without a choice: every PV.
 
     With --json: what was written where; the file itself needs --output then.
@@ -125,17 +127,17 @@ def export(session: CliSession, choice: Choice, output: str) -> None:
         )
     client = session.client
     request = catalog_service_pb2.ExportPvsRequest(
-        selector=choice.optional() or selector_pb2.Selector(all=True),
+        selector=choice.optional_selector() or selector_pb2.Selector(all=True),
         format=catalog_pb2.FILE_FORMAT_CSV,
     )
-    with client.stream(client.catalog.ExportPvs, request) as stream:
+    with client.stream_method(client.catalog.ExportPvs, request) as stream:
         chunks = (message.data for message in stream)
         if output == "-":
             for chunk in chunks:
-                session.out.raw(chunk)
+                session.out.write_raw(chunk)
             return
         count = write_whole(Path(output), chunks)
-    session.show({"file": output, "bytes": count}, lambda: f"{output}: {count} bytes")
+    session.show_document({"file": output, "bytes": count}, lambda: f"{output}: {count} bytes")
 
 
 def write_whole(path: Path, chunks: Iterator[bytes]) -> int:

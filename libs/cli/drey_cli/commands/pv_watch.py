@@ -43,7 +43,7 @@ _FIELDS = {"both": 1, "setpoint": 2, "readback": 3}
     metavar="NUMBER",
     help="Stop after this many changed rows. 0: never.",
 )
-def watch(
+def watch_pvs(
     session: CliSession,
     choice: Choice,
     fields: str,
@@ -60,7 +60,7 @@ def watch(
     from drey_cli.watching import show_watch
 
     spec = watch_pb2.WatchSpec(
-        selector=choice.required(),
+        selector=choice.required_selector(),
         with_metadata=not session.out.json,
         allow_unknown=allow_unknown,
         min_interval=interval,
@@ -91,8 +91,8 @@ class PvView:
         self._refused, self._count, self._seen = refused, count, 0
         self._recent: dict[int, float] = {}
 
-    def apply(self, message: monitor_service_pb2.WatchPvsResponse) -> Iterator[str]:
-        change = self.model.apply(message)
+    def apply_message(self, message: monitor_service_pb2.WatchPvsResponse) -> Iterator[str]:
+        change = self.model.apply_message(message)
         if message.HasField("diff"):
             self._seen += len(change.rows)
             now = time.monotonic()
@@ -106,8 +106,8 @@ class PvView:
         name, setpoint, readback, alarm, when = map(text_of, cells)
         return f"{when} {name} setpoint={setpoint} readback={readback} {alarm}".rstrip()
 
-    def lost(self) -> None:
-        self.model.lost()
+    def note_loss(self) -> None:
+        self.model.mark_lost()
 
     def is_over(self) -> bool:
         if self._refused is not None and self.model.complete:

@@ -80,7 +80,7 @@ own_restore_argument = argument("restore", help="Id, part of one, or latest: you
 @comment_option
 @items_option
 @output_option
-def plan(
+def create_plan(
     session: CliSession,
     choice: Choice,
     snapshot: str | None,
@@ -107,7 +107,7 @@ def plan(
     quotes. What cannot be known does not hold.
     """
     spec = restore_pb2.PlanSpec(
-        selector=choice.optional(), exact=exact, lifetime=lifetime, comment=comment
+        selector=choice.optional_selector(), exact=exact, lifetime=lifetime, comment=comment
     )
     if snapshot is None:
         spec.values.CopyFrom(given_values(given, values))
@@ -142,7 +142,7 @@ def plan(
 @comment_option
 @items_option
 @output_option
-def undo(
+def plan_undo(
     session: CliSession,
     choice: Choice,
     restore: str,
@@ -159,7 +159,7 @@ def undo(
     undone = restore_pb2.UndoOf(
         restore_id=restore_id(session.client, restore, own=True), also_changed=also_changed
     )
-    spec = restore_pb2.PlanSpec(undo=undone, selector=choice.optional(), comment=comment)
+    spec = restore_pb2.PlanSpec(undo=undone, selector=choice.optional_selector(), comment=comment)
     rules.add_to(spec)
     _make_plan(session, spec, limit, output)
 
@@ -168,12 +168,12 @@ def _make_plan(
     session: CliSession, spec: restore_pb2.PlanSpec, limit: int, output: str | None
 ) -> None:
     request = restore_service_pb2.CreatePlanRequest(spec=spec)
-    made = session.client.call(session.client.restores.CreatePlan, request).plan
+    made = session.client.call_method(session.client.restores.CreatePlan, request).plan
     _show_plan(session, made, limit=limit, skips=False, output=output)
     if made.HasField("approval"):
-        session.out.note(f"a second person has to approve it: drey restore approve {made.id}")
+        session.out.print_note(f"a second person has to approve it: drey restore approve {made.id}")
     if made.writes:
-        session.out.note(f"to write it: drey restore run {made.id}")
+        session.out.print_note(f"to write it: drey restore run {made.id}")
 
 
 def _show_plan(
@@ -181,13 +181,13 @@ def _show_plan(
 ) -> None:
     utc = session.out.utc
     if output == "csv":
-        session.out.raw(plan_csv(read_plan(session, made.id), utc=utc).encode())
+        session.out.write_raw(plan_csv(read_plan(session, made.id), utc=utc).encode())
         return
     if output == "html":
-        session.out.raw(plan_html(made, read_plan(session, made.id), utc=utc).encode())
+        session.out.write_raw(plan_html(made, read_plan(session, made.id), utc=utc).encode())
         return
     if session.out.json or output == "json":
-        session.out.document({"plan": made, "items": read_plan(session, made.id)})
+        session.out.write_document({"plan": made, "items": read_plan(session, made.id)})
         return
     items = read_plan(session, made.id, writes_only=not skips, limit=limit)
     if items:
@@ -195,8 +195,8 @@ def _show_plan(
         total = made.pvs if skips else made.writes
         if len(items) < total:
             table.note = f"the first {len(items)} of {format_count(total)}; --limit 0 shows all"
-        session.out.table(table)
-    session.out.table(plan_facts(made, utc=session.out.utc))
+        session.out.print_table(table)
+    session.out.print_table(plan_facts(made, utc=session.out.utc))
     if not skips:
         _show_policies(session, made)
 
@@ -211,7 +211,7 @@ def _show_policies(session: CliSession, made: restore_pb2.Plan) -> None:
     table.title = "left out, for their restore policy cannot be followed"
     if left_out > _SHOWN:
         table.note = f"the first {_SHOWN} of {left_out}; drey restore show --plan {made.id} --all"
-    session.out.table(table)
+    session.out.print_table(table)
 
 
 def read_plan(
@@ -229,7 +229,7 @@ def read_plan(
     client = session.client
     request = restore_service_pb2.ReadPlanRequest(id=plan_id, writes_only=writes_only, skips=skips)
     items: list[restore_pb2.PlanItem] = []
-    with client.stream(client.restores.ReadPlan, request) as stream:
+    with client.stream_method(client.restores.ReadPlan, request) as stream:
         for item in whole_rows(item for message in stream for item in message.items):
             items.append(item)
             if len(items) == limit:
@@ -258,7 +258,7 @@ def read_plan(
 @option("--all", "everything", is_flag=True, help="Also what was verified, or left out.")
 @items_option
 @output_option
-def show(
+def show_plan_or_restore(
     session: CliSession,
     what: str,
     is_plan: bool,
@@ -271,7 +271,7 @@ def show(
     if not is_plan:
         try:
             request = restore_service_pb2.GetRestoreRequest(id=restore_id(client, what))
-            answer = client.call(client.restores.GetRestore, request)
+            answer = client.call_method(client.restores.GetRestore, request)
         except CliError as error:
             if error.reason != "NOT_FOUND":
                 raise
@@ -288,23 +288,23 @@ def show(
 def _report_restore(session: CliSession, restore: restore_pb2.Restore, output: str) -> None:
     items, utc = read_restore(session, restore.id, everything=True), session.out.utc
     if output == "csv":
-        session.out.raw(restore_csv(items, utc=utc).encode())
+        session.out.write_raw(restore_csv(items, utc=utc).encode())
     elif output == "html":
-        session.out.raw(restore_html(restore, items, utc=utc).encode())
+        session.out.write_raw(restore_html(restore, items, utc=utc).encode())
     else:
-        session.out.document({"restore": restore, "items": items})
+        session.out.write_document({"restore": restore, "items": items})
 
 
 def get_plan(session: CliSession, plan_id: str) -> restore_pb2.Plan:
     client = session.client
     request = restore_service_pb2.GetPlanRequest(id=plan_id)
-    return client.call(client.restores.GetPlan, request).plan
+    return client.call_method(client.restores.GetPlan, request).plan
 
 
 def get_restore(session: CliSession, identity: str) -> restore_pb2.Restore:
     client = session.client
     request = restore_service_pb2.GetRestoreRequest(id=identity)
-    return client.call(client.restores.GetRestore, request).restore
+    return client.call_method(client.restores.GetRestore, request).restore
 
 
 def show_restore(
@@ -313,7 +313,7 @@ def show_restore(
     """Draw a restore: the PVs that are not verified, the counts, the verdict in a line."""
     if session.out.json:
         items = read_restore(session, restore.id, everything=True)
-        session.out.document({"restore": restore, "items": items})
+        session.out.write_document({"restore": restore, "items": items})
         return
     items = read_restore(
         *(session, restore.id),
@@ -325,8 +325,8 @@ def show_restore(
         table = restore_items_table(items)
         if limit and len(items) >= limit:
             table.note = f"the first {limit}; --limit 0 shows all"
-        session.out.table(table)
-    session.out.draw([restore_facts(restore, utc=session.out.utc), restore_verdict(restore)])
+        session.out.print_table(table)
+    session.out.draw_parts([restore_facts(restore, utc=session.out.utc), restore_verdict(restore)])
 
 
 def read_restore(
@@ -348,7 +348,7 @@ def read_restore(
         id=restore_id, verdicts=[] if everything or interfered else verdicts
     )
     items: list[restore_pb2.RestoreItem] = []
-    with client.stream(client.restores.ReadRestore, request) as stream:
+    with client.stream_method(client.restores.ReadRestore, request) as stream:
         for item in whole_rows(item for message in stream for item in message.items):
             # An item that the plan skipped because it is equal is no trouble to show.
             shown = item.verdict not in fine and item.skip != restore_pb2.SKIP_REASON_EQUAL
@@ -375,10 +375,10 @@ def list_restores(session: CliSession, plans: bool, limit: int) -> None:
         known_plans = list(
             client.list_items(client.restores.ListPlans, list_plans, "plans", limit=limit)
         )
-        session.show({"plans": known_plans}, lambda: plans_table(known_plans, utc=utc))
+        session.show_document({"plans": known_plans}, lambda: plans_table(known_plans, utc=utc))
         return
     request = restore_service_pb2.ListRestoresRequest()
     restores = list(
         client.list_items(client.restores.ListRestores, request, "restores", limit=limit)
     )
-    session.show({"restores": restores}, lambda: restores_table(restores, utc=utc))
+    session.show_document({"restores": restores}, lambda: restores_table(restores, utc=utc))

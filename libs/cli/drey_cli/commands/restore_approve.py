@@ -29,7 +29,7 @@ plan_argument = argument("plan", help="Id, a unique part of one, or latest.")
 @reason_option
 @option("--lifetime", type=SPAN, metavar="TIME", help="So long. Default: as the plan.")
 @yes_option
-def approve(
+def approve_plan(
     session: CliSession, plan: str, reason: str, lifetime: Duration | None, yes: bool
 ) -> None:
     """Approve the plan of another, as its digest is computed here from what the plan says.
@@ -43,11 +43,11 @@ def approve(
     )
     check_digest(session, known_plan)
     if not session.out.json:
-        session.out.table(plan_facts(known_plan, utc=session.out.utc))
+        session.out.print_table(plan_facts(known_plan, utc=session.out.utc))
     question = f"Approve that {plural(known_plan.writes, 'value')} are written to the machine?"
-    session.confirm(question, yes=yes)
-    answer = client.call(client.restores.ApprovePlan, request)
-    session.show(answer, lambda: approvals_table([answer.approval], utc=session.out.utc))
+    session.confirm_action(question, yes=yes)
+    answer = client.call_method(client.restores.ApprovePlan, request)
+    session.show_document(answer, lambda: approvals_table([answer.approval], utc=session.out.utc))
 
 
 @command(
@@ -58,12 +58,12 @@ def approve(
 )
 @plan_argument
 @option("--reason", "-r", required=True, help="Why; it is audited.")
-def reject(session: CliSession, plan: str, reason: str) -> None:
+def reject_plan(session: CliSession, plan: str, reason: str) -> None:
     """Reject the plan of another: it is never executed, even if it was approved."""
     client = session.client
     request = restore_service_pb2.RejectPlanRequest(id=plan_id(client, plan), reason=reason)
-    answer = client.call(client.restores.RejectPlan, request)
-    session.show(answer, lambda: approvals_table([answer.approval], utc=session.out.utc))
+    answer = client.call_method(client.restores.RejectPlan, request)
+    session.show_document(answer, lambda: approvals_table([answer.approval], utc=session.out.utc))
 
 
 @command(
@@ -82,4 +82,6 @@ def list_approvals(session: CliSession, everything: bool, limit: int) -> None:
     approvals = list(
         client.list_items(client.restores.ListApprovals, request, "approvals", limit=limit)
     )
-    session.show({"approvals": approvals}, lambda: approvals_table(approvals, utc=session.out.utc))
+    session.show_document(
+        {"approvals": approvals}, lambda: approvals_table(approvals, utc=session.out.utc)
+    )

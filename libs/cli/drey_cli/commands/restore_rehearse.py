@@ -70,7 +70,7 @@ _MOST_S = 1800.0
     help="Keep its state and logs in this new folder, to look at.",
 )
 @limit_option(_SHOWN, "Most items shown")
-def rehearse(
+def rehearse_plan(
     session: CliSession,
     plan: str,
     write_timeout: Duration | None,
@@ -108,7 +108,7 @@ def rehearse(
     client = session.client
     known_plan = get_plan(session, plan_id(client, plan))
     check_digest(session, known_plan)
-    session.out.note("reading the plan, and what is known of its channels")
+    session.out.print_note("reading the plan, and what is known of its channels")
     items = list(rehearsed_items(read_plan(session, known_plan.id)))
     if not any(item.HasField("target") for item in items):
         raise CliError(
@@ -141,9 +141,11 @@ def rehearse(
 
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        say = session.out.note
+        say = session.out.print_note
         try:
-            course = front.run(run_rehearsal(folder, known_plan, rehearsal, requested, say, most_s))
+            course = front.run_until_stopped(
+                run_rehearsal(folder, known_plan, rehearsal, requested, say, most_s)
+            )
         except ClientError as error:
             raise from_client_error(error) from error
         except TimeoutError as error:
@@ -166,7 +168,7 @@ def _known_pvs(session: CliSession, names: Sequence[str]) -> dict[str, KnownPv]:
     for start in range(0, len(names), _NAMES_AT_ONCE):
         selector = selector_pb2.Selector(names=names[start : start + _NAMES_AT_ONCE])
         request = monitor_service_pb2.GetValuesRequest(selector=selector, with_metadata=True)
-        with client.stream(client.monitor.GetValues, request) as stream:
+        with client.stream_method(client.monitor.GetValues, request) as stream:
             messages = _each_metadata(stream, metadata)
             rows |= {
                 row.number: row for row in whole_rows(row for each in messages for row in each.rows)
@@ -253,7 +255,7 @@ def _show_course(
 ) -> None:
     stages = stage_courses(course.plan, course.restore, course.items)
     if session.out.json:
-        session.out.document(_course_document(plan, rehearsal, course, stages))
+        session.out.write_document(_course_document(plan, rehearsal, course, stages))
     else:
         _draw_course(session, rehearsal, course, stages, limit)
     if state_of(course.restore) == "failed":
@@ -301,7 +303,7 @@ def _draw_course(
         ("planned otherwise there", course.otherwise),
     ):
         if reasons:
-            out.table(_reasons_table(title, reasons, limit))
+            out.print_table(_reasons_table(title, reasons, limit))
     fine = {restore_pb2.VERDICT_VERIFIED, restore_pb2.VERDICT_EQUAL_ALREADY}
     troubled = [
         item
@@ -313,16 +315,18 @@ def _draw_course(
         table.title = "not verified in the rehearsal"
         if limit and len(troubled) > limit:
             table.note = f"the first {limit} of {len(troubled)}; --limit 0 shows all"
-        out.table(table)
-    out.table(_stages_table(stages))
-    out.text(_latencies_text(rehearsal))
+        out.print_table(table)
+    out.print_table(_stages_table(stages))
+    out.print_text(_latencies_text(rehearsal))
     counts = ", ".join(f"{pvs} {name}" for name, pvs in verdict_counts(course.restore).items())
     took = course.restore.end_time.ToNanoseconds() - course.restore.start_time.ToNanoseconds()
     if course.restore.HasField("start_time"):
-        out.text(f"rehearsed, with the look at the end, in {format_span(took)}: {counts}")
+        out.print_text(f"rehearsed, with the look at the end, in {format_span(took)}: {counts}")
     if course.restore.HasField("error"):
-        out.text(f"it ended as {state_of(course.restore)}: {course.restore.error.message}", "red")
-    out.draw([restore_verdict(course.restore)])
+        out.print_text(
+            f"it ended as {state_of(course.restore)}: {course.restore.error.message}", "red"
+        )
+    out.draw_parts([restore_verdict(course.restore)])
 
 
 def _reasons_table(title: str, reasons: Mapping[str, str], limit: int) -> Table:

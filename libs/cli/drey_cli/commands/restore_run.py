@@ -63,7 +63,7 @@ def max_unreachable_option(default: str) -> Decorator[Any]:
 @option("--write-timeout", type=SPAN, metavar="TIME", help="For all writes. Default 10s.")
 @option("--verify-timeout", type=SPAN, metavar="TIME", help="For readbacks. Default 10s.")
 @comment_option
-def run(
+def run_plan(
     session: CliSession,
     plan: str,
     digest: str,
@@ -96,11 +96,11 @@ def run(
     )
     check_digest(session, known_plan)
     if not session.out.json:
-        session.out.table(plan_facts(known_plan, utc=session.out.utc))
+        session.out.print_table(plan_facts(known_plan, utc=session.out.utc))
     question = f"Write {plural(known_plan.writes, 'value')} to the machine?"
-    session.confirm(question, yes=yes)
+    session.confirm_action(question, yes=yes)
     with _say_if_interrupted(session, "whether it began is not known: drey restore list"):
-        answer = client.call(client.restores.ExecutePlan, request)
+        answer = client.call_method(client.restores.ExecutePlan, request)
     _show_end(session, _follow_restore(session, answer.restore))
 
 
@@ -157,7 +157,7 @@ def _follow_restore(session: CliSession, restore: restore_pb2.Restore) -> restor
     last = restore
     while state_of(last) not in ENDED:
         try:
-            with session.out.progress() as progress:
+            with session.out.progress_bars() as progress:
                 task = progress.add_task("waiting", total=None)
                 for last in restore_states(session, restore.id):
                     done, total = restore_progress(last)
@@ -185,7 +185,7 @@ def _handle_interrupt(session: CliSession, restore_id: str) -> None:
     if session.out.can_ask:
         question = "\n[c]ontinue watching, [l]eave it running, [p]ause, go [b]ack, [a]bort? "
         try:
-            answer = session.out.ask(question).lower()
+            answer = session.out.ask_question(question).lower()
         except KeyboardInterrupt:
             answer = "l"
     if answer.startswith("c"):
@@ -193,7 +193,9 @@ def _handle_interrupt(session: CliSession, restore_id: str) -> None:
     see = f"whether that was heard is not known: drey restore show {restore_id}"
     with _say_if_interrupted(session, see):
         if not _act_on_answer(session, restore_id, answer):
-            session.out.note(f"the restore goes on: drey restore watch {restore_id}", "yellow")
+            session.out.print_note(
+                f"the restore goes on: drey restore watch {restore_id}", "yellow"
+            )
             end_with(ExitCode.INTERRUPTED)
 
 
@@ -201,15 +203,15 @@ def _act_on_answer(session: CliSession, restore_id: str, answer: str) -> bool:
     """Abort or pause as was answered; whether there is something to watch then."""
     if answer.startswith("a"):
         _abort_restore(session, restore_id, "Ctrl-C at drey restore run")
-        session.out.note("aborting: what is in flight is finished and read back", "yellow")
+        session.out.print_note("aborting: what is in flight is finished and read back", "yellow")
         return True
     if answer.startswith("b"):
         _abort_restore(session, restore_id, "Ctrl-C at drey restore run", roll_back=True)
-        session.out.note("aborting: then it writes what was there before", "yellow")
+        session.out.print_note("aborting: then it writes what was there before", "yellow")
         return True
     if answer.startswith("p"):
         _pause_restore(session, restore_id)
-        session.out.note(
+        session.out.print_note(
             f"nothing is sent before drey restore resume {restore_id}; watching", "yellow"
         )
         return True
@@ -222,7 +224,7 @@ def _say_if_interrupted(session: CliSession, what: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        session.out.note(what, "yellow")
+        session.out.print_note(what, "yellow")
         raise
 
 
@@ -236,14 +238,14 @@ def _show_end(session: CliSession, restore: restore_pb2.Restore) -> None:
     if not session.out.json:
         show_restore(session, restore, limit=_SHOWN, everything=False)
     if restore.rollback_restore_id:
-        session.out.note(f"it goes back: restore {restore.rollback_restore_id}", "yellow")
+        session.out.print_note(f"it goes back: restore {restore.rollback_restore_id}", "yellow")
         shown["rollback"] = _follow_restore(
             session, get_restore(session, restore.rollback_restore_id)
         )
         if not session.out.json:
             show_restore(session, shown["rollback"], limit=_SHOWN, everything=False)
     if session.out.json:
-        session.out.document(shown)
+        session.out.write_document(shown)
     end_with(exit_code(restore))
 
 
@@ -266,7 +268,7 @@ def exit_code(restore: restore_pb2.Restore) -> ExitCode:
     "watch", restore_command, gives="{restore} a line", examples=("drey restore watch latest",)
 )
 @argument("restore", default="latest", help="Id, part of one, or latest, the default.")
-def watch(session: CliSession, restore: str) -> None:
+def watch_restore(session: CliSession, restore: str) -> None:
     """Follow a restore to its end. Leaving by Ctrl-C stops nothing unless you say abort.
 
     With --json: a line for each change.
@@ -275,7 +277,7 @@ def watch(session: CliSession, restore: str) -> None:
     identity = restore_id(client, restore)
     if session.out.json:
         for last in restore_states(session, identity):
-            session.out.line({"restore": last})
+            session.out.write_line({"restore": last})
         refuse_failed(last)
         end_with(exit_code(last))
         return
@@ -302,7 +304,7 @@ def abort(session: CliSession, restore: str, roll_back: bool, reason: str) -> No
     """
     identity = restore_id(session.client, restore, own=True)
     answer = _abort_restore(session, identity, reason, roll_back=roll_back)
-    session.show(answer, lambda: restore_facts(answer.restore, utc=session.out.utc))
+    session.show_document(answer, lambda: restore_facts(answer.restore, utc=session.out.utc))
 
 
 def _abort_restore(
@@ -312,17 +314,17 @@ def _abort_restore(
     request = restore_service_pb2.AbortRestoreRequest(
         id=restore_id, reason=reason, roll_back=roll_back
     )
-    return client.call(client.restores.AbortRestore, request)
+    return client.call_method(client.restores.AbortRestore, request)
 
 
 @command(
     "pause", restore_command, gives="PauseRestoreResponse", examples=("drey restore pause latest",)
 )
 @own_restore_argument
-def pause(session: CliSession, restore: str) -> None:
+def pause_restore(session: CliSession, restore: str) -> None:
     """Hold a restore: nothing is sent until it is resumed; what was sent goes on."""
     answer = _pause_restore(session, restore_id(session.client, restore, own=True))
-    session.show(answer, lambda: restore_facts(answer.restore, utc=session.out.utc))
+    session.show_document(answer, lambda: restore_facts(answer.restore, utc=session.out.utc))
 
 
 def _pause_restore(
@@ -330,7 +332,7 @@ def _pause_restore(
 ) -> restore_service_pb2.PauseRestoreResponse:
     client = session.client
     request = restore_service_pb2.PauseRestoreRequest(id=restore_id)
-    return client.call(client.restores.PauseRestore, request)
+    return client.call_method(client.restores.PauseRestore, request)
 
 
 @command(
@@ -350,7 +352,7 @@ def _pause_restore(
 @option("--write-timeout", type=SPAN, metavar="TIME", help="Of a stage. Default: as it was.")
 @option("--verify-timeout", type=SPAN, metavar="TIME", help="For readbacks. Default: as it was.")
 @comment_option
-def resume(
+def resume_restore(
     session: CliSession,
     restore: str,
     yes: bool,
@@ -383,12 +385,12 @@ def resume(
     known = get_restore(session, request.id)
     interrupted = state_of(known) == "interrupted"
     if interrupted:
-        session.confirm(_resume_question(known, also_unknown=also_unknown), yes=yes)
-    answer = client.call(client.restores.ResumeRestore, request)
+        session.confirm_action(_resume_question(known, also_unknown=also_unknown), yes=yes)
+    answer = client.call_method(client.restores.ResumeRestore, request)
     if interrupted:
         _show_end(session, _follow_restore(session, answer.restore))
         return
-    session.show(
+    session.show_document(
         {"restore": answer.restore}, lambda: restore_facts(answer.restore, utc=session.out.utc)
     )
 

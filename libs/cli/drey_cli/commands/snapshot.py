@@ -77,19 +77,21 @@ def list_snapshots(
     snapshots = list(
         client.list_items(client.snapshots.ListSnapshots, request, "snapshots", limit=limit)
     )
-    session.show({"snapshots": snapshots}, lambda: snapshots_table(snapshots, utc=session.out.utc))
+    session.show_document(
+        {"snapshots": snapshots}, lambda: snapshots_table(snapshots, utc=session.out.utc)
+    )
 
 
 @command(
     "show", snapshot_command, gives="GetSnapshotResponse", examples=("drey snapshot show latest",)
 )
 @snapshot_argument
-def show(session: CliSession, snapshot: str) -> None:
+def show_snapshot(session: CliSession, snapshot: str) -> None:
     """Show what is known of a snapshot, without its values."""
     client = session.client
     request = snapshot_service_pb2.GetSnapshotRequest(id=snapshot_id(client, snapshot))
-    answer = client.call(client.snapshots.GetSnapshot, request)
-    session.show(answer, lambda: snapshot_facts(answer.snapshot, utc=session.out.utc))
+    answer = client.call_method(client.snapshots.GetSnapshot, request)
+    session.show_document(answer, lambda: snapshot_facts(answer.snapshot, utc=session.out.utc))
 
 
 @command(
@@ -105,7 +107,7 @@ def show(session: CliSession, snapshot: str) -> None:
 @snapshot_argument
 @choosing
 @option("--only-missing", is_flag=True, help="Only PVs without a connected value.")
-def read(session: CliSession, choice: Choice, snapshot: str, only_missing: bool) -> None:
+def read_snapshot(session: CliSession, choice: Choice, snapshot: str, only_missing: bool) -> None:
     """Read the values of a snapshot, whole or in part.
 
     Names and devices are those of its time, tags those of the catalog as of now.
@@ -114,12 +116,12 @@ def read(session: CliSession, choice: Choice, snapshot: str, only_missing: bool)
     client = session.client
     request = snapshot_service_pb2.ReadSnapshotRequest(
         id=snapshot_id(client, snapshot),
-        selector=choice.optional(),
+        selector=choice.optional_selector(),
         form=form_pb2.VALUE_FORM_ROWS,
         with_metadata=not session.out.json,
         only_missing=only_missing,
     )
-    with client.stream(client.snapshots.ReadSnapshot, request) as stream:
+    with client.stream_method(client.snapshots.ReadSnapshot, request) as stream:
         if session.out.json:
             _write_lines(session, stream)
         else:
@@ -132,11 +134,11 @@ def _write_lines(
     def read_rows() -> Iterator[value_pb2.PvRow]:
         for message in stream:
             if message.HasField("header"):
-                session.out.line({"snapshot": as_document(message.header)})
+                session.out.write_line({"snapshot": as_document(message.header)})
             yield from message.rows.rows
 
     for row in whole_rows(read_rows()):
-        session.out.line(row)
+        session.out.write_line(row)
 
 
 def _draw_values(
@@ -153,7 +155,7 @@ def _draw_values(
         rows.extend(message.rows.rows)
     table = rows_table(whole_rows(rows), metadata, utc=utc, title=title)
     table.note = plural(len(table.rows), "PV")
-    session.out.table(table)
+    session.out.print_table(table)
 
 
 @command(
@@ -163,12 +165,12 @@ def _draw_values(
     examples=("drey snapshot verify latest",),
 )
 @snapshot_argument
-def verify(session: CliSession, snapshot: str) -> None:
+def verify_snapshot(session: CliSession, snapshot: str) -> None:
     """Check every stored page of a snapshot against its hash. Exit 4 if it is not intact."""
     from drey_cli.client import STREAM_TIMEOUT_S
 
     client = session.client
-    answer = client.call(
+    answer = client.call_method(
         client.snapshots.VerifySnapshot,
         snapshot_service_pb2.VerifySnapshotRequest(id=snapshot_id(client, snapshot)),
         timeout_s=max(client.connection.timeout_s, STREAM_TIMEOUT_S),
@@ -180,7 +182,7 @@ def verify(session: CliSession, snapshot: str) -> None:
         head = Cell(f"NOT intact: {answer.pages} pages checked", "bold red")
         return [head, *(f"  {finding}" for finding in answer.findings)]
 
-    session.show(answer, draw_findings)
+    session.show_document(answer, draw_findings)
     if not answer.intact:
         end_with(ExitCode.DIFFERENT)
 
@@ -203,10 +205,10 @@ def set_golden(session: CliSession, snapshot: str, label: str, reason: str) -> N
     request = snapshot_service_pb2.SetGoldenRequest(
         snapshot_id=snapshot_id(client, snapshot), label=label, reason=reason
     )
-    answer = client.call(client.snapshots.SetGolden, request)
-    session.show(answer, lambda: snapshot_facts(answer.snapshot, utc=session.out.utc))
+    answer = client.call_method(client.snapshots.SetGolden, request)
+    session.show_document(answer, lambda: snapshot_facts(answer.snapshot, utc=session.out.utc))
     if answer.moved_from_id:
-        session.out.note(f"the mark was taken from {answer.moved_from_id}")
+        session.out.print_note(f"the mark was taken from {answer.moved_from_id}")
 
 
 @command(
@@ -224,15 +226,17 @@ def clear_golden(session: CliSession, snapshot: str, label: str, reason: str) ->
     request = snapshot_service_pb2.ClearGoldenRequest(
         snapshot_id=snapshot_id(client, snapshot), label=label, reason=reason
     )
-    answer = client.call(client.snapshots.ClearGolden, request)
-    session.show(answer, lambda: snapshot_facts(answer.snapshot, utc=session.out.utc))
+    answer = client.call_method(client.snapshots.ClearGolden, request)
+    session.show_document(answer, lambda: snapshot_facts(answer.snapshot, utc=session.out.utc))
 
 
 @command("list", golden, gives="{snapshots}", examples=("drey snapshot golden list",))
 def list_golden(session: CliSession) -> None:
     """List golden snapshots with their marks."""
     snapshots = list(naming.list_snapshots(session.client, golden_only=True))
-    session.show({"snapshots": snapshots}, lambda: golden_table(snapshots, utc=session.out.utc))
+    session.show_document(
+        {"snapshots": snapshots}, lambda: golden_table(snapshots, utc=session.out.utc)
+    )
 
 
 snapshot_command.add_command(golden, "golden")

@@ -109,7 +109,7 @@ def compare(
     spec = compare_pb2.ComparisonSpec(
         reference=read_state_ref(client, reference),
         others=[read_state_ref(client, each) for each in names],
-        selector=choice.optional(),
+        selector=choice.optional_selector(),
         scope=number_of(compare_pb2.ComparisonScope, within),
         classes=[number_of(compare_pb2.DifferenceClass, each) for each in only],
         order=number_of(compare_pb2.ComparisonOrder, sort),
@@ -118,7 +118,9 @@ def compare(
     _set_tolerances(spec, tolerances, absolute, relative)
     request = compare_service_pb2.CompareRequest(spec=spec, summary_only=summary, page_size=limit)
     header, rows = _stream_comparison(session, request)
-    session.show({"header": header, "rows": rows}, lambda: _draw_rows(session, names, header, rows))
+    session.show_document(
+        {"header": header, "rows": rows}, lambda: _draw_rows(session, names, header, rows)
+    )
     unlike = any(each.pvs_different or each.pvs_unknown for each in header.summaries)
     if unlike and not exit_zero:
         end_with(ExitCode.DIFFERENT)
@@ -168,7 +170,7 @@ def _stream_comparison(
     client = session.client
     header = compare_pb2.ComparisonHeader()
     rows: list[compare_pb2.ComparisonRow] = []
-    with client.stream(client.comparisons.Compare, request) as stream:
+    with client.stream_method(client.comparisons.Compare, request) as stream:
         for message in stream:
             if message.HasField("header"):
                 header = message.header
@@ -198,8 +200,8 @@ def _draw_rows(
         for side in (header.reference, other):
             if side.stale_shards:
                 stale = plural(side.stale_shards, "shard")
-                session.out.note(f"stale: {stale}, whose live values may be old", "yellow")
+                session.out.print_note(f"stale: {stale}, whose live values may be old", "yellow")
         for note in comparison_notes(summary, header.reference, other):
-            session.out.note(note)
+            session.out.print_note(note)
         drawn.append(comparison_verdict(summary))
     return drawn

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 )
 @interval_option
 @duration_option
-def drift(
+def watch_drift(
     session: CliSession,
     choice: Choice,
     reference: str,
@@ -68,7 +68,7 @@ def drift(
     client, view = session.client, DriftView()
     spec = monitor_service_pb2.DriftSpec(
         reference=read_state_ref(client, reference),
-        selector=choice.optional(),
+        selector=choice.optional_selector(),
         hysteresis=hysteresis,
         tolerance_source=number_of(compare_pb2.ToleranceSource, tolerances),
         min_interval=interval,
@@ -89,23 +89,23 @@ class DriftView:
         self.token = self.notice = ""
         self.complete = self.connected = self.stalled = False
 
-    def lost(self) -> None:
+    def note_loss(self) -> None:
         """What is held is kept until the stream goes on."""
         self.connected = self.complete = False
 
     def is_over(self) -> bool:
         return False
 
-    def apply(self, message: monitor_service_pb2.WatchDriftResponse) -> Iterator[str]:
+    def apply_message(self, message: monitor_service_pb2.WatchDriftResponse) -> Iterator[str]:
         self.connected = True
         notice_before, self.notice = self.notice, ""
-        lines = self._fold(message)
+        lines = self._fold_message(message)
         if not (self.complete and not self.stalled):
             # it stays until all is well again
             self.notice = self.notice or notice_before
         return lines
 
-    def _fold(self, message: monitor_service_pb2.WatchDriftResponse) -> Iterator[str]:
+    def _fold_message(self, message: monitor_service_pb2.WatchDriftResponse) -> Iterator[str]:
         kind = message.WhichOneof("part")
         if kind == "baseline_begin":
             self.complete = False

@@ -21,7 +21,7 @@ from drey_cli.options import (
     to_duration,
     yes_option,
 )
-from drey_cli.render.snapshots import missing, snapshot_facts
+from drey_cli.render.snapshots import missing_pvs, snapshot_facts
 from drey_cli.render.words import number_of, plural
 from drey_cli.selection import Choice, choosing
 from drey_cli.session import CliSession, command, group
@@ -67,7 +67,7 @@ _FIRST_WAIT_S = 2.0
 )
 @gate_option("--allow-missing", is_flag=True, help="Any number may be missing; they are recorded.")
 @gate_option("--require", multiple=True, metavar="PV", help="Must be there; repeat.")
-def take(
+def take_snapshot(
     session: CliSession,
     choice: Choice,
     title: str,
@@ -96,7 +96,7 @@ def take(
     if max_missing is not None:
         gates.max_missing = max_missing
     spec = snapshot_pb2.SnapshotSpec(
-        selector=choice.required(),
+        selector=choice.required_selector(),
         source=number_of(snapshot_pb2.SnapshotSource, source),
         gates=gates,
         title_template=title,
@@ -108,11 +108,11 @@ def take(
     request = snapshot_service_pb2.TakeSnapshotRequest(spec=spec, wait=to_duration(wait_s))
     client = session.client
     timeout_s = client.connection.timeout_s + wait_s
-    answer = client.call(client.snapshots.TakeSnapshot, request, timeout_s=timeout_s)
+    answer = client.call_method(client.snapshots.TakeSnapshot, request, timeout_s=timeout_s)
     if answer.HasField("snapshot"):
         _show_taken(session, answer.snapshot)
     elif no_wait:
-        session.show(answer, lambda: job_facts(answer.job, utc=session.out.utc))
+        session.show_document(answer, lambda: job_facts(answer.job, utc=session.out.utc))
     else:
         ended = job_state(answer.job) in ENDED
         job = answer.job if ended else follow_job(session, answer.job.id)
@@ -125,13 +125,15 @@ def _made_by(session: CliSession, job: job_pb2.Job) -> snapshot_pb2.Snapshot:
         raise CliError(f"job {job.id} made no snapshot", reason="INTERNAL")
     client = session.client
     request = snapshot_service_pb2.GetSnapshotRequest(id=job.snapshot_id)
-    return client.call(client.snapshots.GetSnapshot, request).snapshot
+    return client.call_method(client.snapshots.GetSnapshot, request).snapshot
 
 
 def _show_taken(session: CliSession, snapshot: snapshot_pb2.Snapshot) -> None:
-    session.show({"snapshot": snapshot}, lambda: snapshot_facts(snapshot, utc=session.out.utc))
-    if lost := missing(snapshot):
-        session.out.note(
+    session.show_document(
+        {"snapshot": snapshot}, lambda: snapshot_facts(snapshot, utc=session.out.utc)
+    )
+    if lost := missing_pvs(snapshot):
+        session.out.print_note(
             f"{plural(lost, 'channel')} missing, by name:"
             f" drey snapshot read {snapshot.id} --only-missing",
             "yellow",
@@ -149,7 +151,7 @@ def _show_taken(session: CliSession, snapshot: snapshot_pb2.Snapshot) -> None:
 @option("--comment", help="New comment.")
 @option("--label", "labels", multiple=True, help="Add; repeat.")
 @option("--no-label", "unlabels", multiple=True, help="Take away; repeat.")
-def edit(
+def edit_snapshot(
     session: CliSession,
     snapshot: str,
     title: str | None,
@@ -159,7 +161,7 @@ def edit(
 ) -> None:
     """Change title, comment or labels. Values can never be changed."""
     client = session.client
-    snapshot_now = client.call(
+    snapshot_now = client.call_method(
         client.snapshots.GetSnapshot,
         snapshot_service_pb2.GetSnapshotRequest(id=snapshot_id(client, snapshot)),
     ).snapshot
@@ -178,8 +180,8 @@ def edit(
         mask.append("labels")
     if not mask:
         raise usage_error("no option says what to change", remedy="see drey snapshot edit --help")
-    answer = client.call(client.snapshots.UpdateSnapshot, request)
-    session.show(answer, lambda: snapshot_facts(answer.snapshot, utc=session.out.utc))
+    answer = client.call_method(client.snapshots.UpdateSnapshot, request)
+    session.show_document(answer, lambda: snapshot_facts(answer.snapshot, utc=session.out.utc))
 
 
 @command(
@@ -187,17 +189,17 @@ def edit(
 )
 @snapshots_argument
 @yes_option
-def remove(session: CliSession, snapshots: list[str], yes: bool) -> None:
+def remove_snapshots(session: CliSession, snapshots: list[str], yes: bool) -> None:
     """Delete snapshots. Golden ones are protected."""
     client = session.client
 
     def delete_snapshot(identity: str) -> snapshot_pb2.Snapshot:
         request = snapshot_service_pb2.DeleteSnapshotRequest(id=identity)
-        return client.call(client.snapshots.DeleteSnapshot, request).snapshot
+        return client.call_method(client.snapshots.DeleteSnapshot, request).snapshot
 
     # All names are resolved before the first is deleted: `latest` must not move meanwhile.
     ids = list(dict.fromkeys(snapshot_id(client, text) for text in snapshots))
-    session.confirm(f"Delete {plural(len(ids), 'snapshot')}?", yes=yes)
+    session.confirm_action(f"Delete {plural(len(ids), 'snapshot')}?", yes=yes)
     _change_each(session, ids, delete_snapshot, "deleted {}")
 
 
@@ -205,13 +207,13 @@ def remove(session: CliSession, snapshots: list[str], yes: bool) -> None:
     "undelete", snapshot_command, gives="{snapshots}", examples=("drey snapshot undelete 'test 1'",)
 )
 @snapshots_argument
-def undelete(session: CliSession, snapshots: list[str]) -> None:
+def undelete_snapshots(session: CliSession, snapshots: list[str]) -> None:
     """Bring deleted snapshots back. See them with: drey snapshot list --deleted."""
     client = session.client
 
     def undelete_snapshot(identity: str) -> snapshot_pb2.Snapshot:
         request = snapshot_service_pb2.UndeleteSnapshotRequest(id=identity)
-        return client.call(client.snapshots.UndeleteSnapshot, request).snapshot
+        return client.call_method(client.snapshots.UndeleteSnapshot, request).snapshot
 
     ids = dict.fromkeys(deleted_snapshot_id(client, text) for text in snapshots)
     _change_each(session, ids, undelete_snapshot, "{} is back")
@@ -232,6 +234,6 @@ def _change_each(
             error.partial = {"snapshots": changed}
             raise
         if not session.out.json:
-            session.out.text(text.format(identity))
+            session.out.print_text(text.format(identity))
     if session.out.json:
-        session.out.document({"snapshots": changed})
+        session.out.write_document({"snapshots": changed})

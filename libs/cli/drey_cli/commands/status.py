@@ -28,8 +28,8 @@ def status_command(session: CliSession, watch: bool) -> None:
         return
     client = session.client
     request = system_service_pb2.GetSystemSummaryRequest()
-    answer = client.call(client.system.GetSystemSummary, request)
-    session.show(answer, lambda: draw_summary(answer.summary, utc=session.out.utc))
+    answer = client.call_method(client.system.GetSystemSummary, request)
+    session.show_document(answer, lambda: draw_summary(answer.summary, utc=session.out.utc))
     if not answer.summary.healthy:
         end_with(ExitCode.REFUSED)
 
@@ -42,11 +42,11 @@ def _watch_status(session: CliSession) -> None:
         session, lambda client: client.system.WatchSystemSummary, request, patience_s=math.inf
     ):
         if session.out.json:
-            session.out.line(answer)
+            session.out.write_line(answer)
             continue
         if session.out.is_terminal:
-            session.out.console.clear()
-        session.out.draw(draw_summary(answer.summary, utc=session.out.utc))
+            session.out.rich_console.clear()
+        session.out.draw_parts(draw_summary(answer.summary, utc=session.out.utc))
 
 
 def parts_table(summary: system_service_pb2.SystemSummary) -> Table:

@@ -30,7 +30,7 @@ what_argument = argument("what", metavar="GROUP[=TAG]", help="Group, or tag of i
 )
 @tag_argument
 @choosing
-def add(session: CliSession, choice: Choice, tag: str) -> None:
+def add_tag(session: CliSession, choice: Choice, tag: str) -> None:
     """Put tags on PVs. Groups and tags that are not there are created."""
     _change_tags(session, choice, tag, adds=True)
 
@@ -40,7 +40,7 @@ def add(session: CliSession, choice: Choice, tag: str) -> None:
 )
 @tag_argument
 @choosing
-def remove(session: CliSession, choice: Choice, tag: str) -> None:
+def remove_tag(session: CliSession, choice: Choice, tag: str) -> None:
     """Take tags off PVs. The tags themselves stay."""
     _change_tags(session, choice, tag, adds=False)
 
@@ -54,10 +54,12 @@ def _change_tags(session: CliSession, choice: Choice, text: str, *, adds: bool) 
     refs = [catalog_pb2.TagRef(group=name, tag=tag) for tag in tags]
     client = session.client
     request = catalog_service_pb2.TagPvsRequest(
-        selector=choice.required(), add=refs if adds else [], remove=[] if adds else refs
+        selector=choice.required_selector(), add=refs if adds else [], remove=[] if adds else refs
     )
-    answer = client.call(client.catalog.TagPvs, request)
-    session.show(answer, lambda: f"{plural(answer.matched, 'PV')} chosen, {answer.changed} changed")
+    answer = client.call_method(client.catalog.TagPvs, request)
+    session.show_document(
+        answer, lambda: f"{plural(answer.matched, 'PV')} chosen, {answer.changed} changed"
+    )
 
 
 @command("groups", tag_command, gives="{tag_groups}", examples=("drey tag groups",))
@@ -69,18 +71,18 @@ def list_groups(session: CliSession) -> None:
         headings = Column("group"), Column("tag"), Column("PVs", right=True)
         table = Table((*headings, Column("description", fold=True)))
         for each in tag_groups:
-            table.add(each.name, "", "", each.description)
+            table.add_row(each.name, "", "", each.description)
             for tag in each.tags:
-                table.add("", tag.name, format_count(tag.pv_count), "")
+                table.add_row("", tag.name, format_count(tag.pv_count), "")
         return table
 
-    session.show({"tag_groups": tag_groups}, draw_groups)
+    session.show_document({"tag_groups": tag_groups}, draw_groups)
 
 
 @command("create", tag_command, gives="{tag_group}", examples=("drey tag create Region=LI21,LI22",))
 @argument("group", metavar="GROUP[=TAG,...]", help="Group, with tags.")
 @option("--description", default="", help="Text for people.")
-def create(session: CliSession, group: str, description: str) -> None:
+def create_tag(session: CliSession, group: str, description: str) -> None:
     """Create a group, with tags; in a group that is there, create the tags."""
     client = session.client
     name, tags = parse_tag(group, option="GROUP")
@@ -88,18 +90,18 @@ def create(session: CliSession, group: str, description: str) -> None:
     if same_name and tags:
         for tag in tags:
             request = catalog_service_pb2.CreateTagRequest(tag_group_id=same_name[0].id, name=tag)
-            client.call(client.catalog.CreateTag, request)
+            client.call_method(client.catalog.CreateTag, request)
         made = tag_group(client, same_name[0].id)
     else:
         wanted = catalog_pb2.TagGroup(
             name=name, description=description, tags=[catalog_pb2.Tag(name=tag) for tag in tags]
         )
-        made = client.call(
+        made = client.call_method(
             client.catalog.CreateTagGroup,
             catalog_service_pb2.CreateTagGroupRequest(tag_group=wanted),
         ).tag_group
     names = ", ".join(tag.name for tag in made.tags) or "no tags"
-    session.show({"tag_group": made}, lambda: f"{made.name}: {names}")
+    session.show_document({"tag_group": made}, lambda: f"{made.name}: {names}")
 
 
 @command(
@@ -107,7 +109,7 @@ def create(session: CliSession, group: str, description: str) -> None:
 )
 @what_argument
 @argument("name", help="New name.")
-def rename(session: CliSession, what: str, name: str) -> None:
+def rename_tag(session: CliSession, what: str, name: str) -> None:
     """Rename a group, or a tag of a group."""
     client = session.client
     group_name, tags = _parse_one(what)
@@ -118,15 +120,15 @@ def rename(session: CliSession, what: str, name: str) -> None:
             tag=catalog_pb2.Tag(id=tag.id, name=name, etag=tag.etag)
         )
         change.update_mask.paths.append("name")
-        client.call(client.catalog.UpdateTag, change)
+        client.call_method(client.catalog.UpdateTag, change)
     else:
         request = catalog_service_pb2.UpdateTagGroupRequest(
             tag_group=catalog_pb2.TagGroup(id=group.id, name=name, etag=group.etag)
         )
         request.update_mask.paths.append("name")
-        client.call(client.catalog.UpdateTagGroup, request)
+        client.call_method(client.catalog.UpdateTagGroup, request)
     made = tag_group(client, group.id)
-    session.show({"tag_group": made}, lambda: f"renamed to {name}")
+    session.show_document({"tag_group": made}, lambda: f"renamed to {name}")
 
 
 def _parse_one(what: str) -> tuple[str, list[str]]:
@@ -152,20 +154,20 @@ def _tag_of(group: catalog_pb2.TagGroup, name: str) -> catalog_pb2.Tag:
 @what_argument
 @option("--force", is_flag=True, help="Although PVs carry it.")
 @yes_option
-def delete(session: CliSession, what: str, force: bool, yes: bool) -> None:
+def delete_tag(session: CliSession, what: str, force: bool, yes: bool) -> None:
     """Delete a group with its tags, or one tag of it, from the catalog."""
     client = session.client
     group_name, tags = _parse_one(what)
     group = tag_group(client, group_name)
-    session.confirm(f"Delete {what}?", yes=yes)
+    session.confirm_action(f"Delete {what}?", yes=yes)
     if tags:
         tag_id = _tag_of(group, tags[0]).id
         request = catalog_service_pb2.DeleteTagRequest(id=tag_id, force=force)
-        changed = client.call(client.catalog.DeleteTag, request).pvs_changed
+        changed = client.call_method(client.catalog.DeleteTag, request).pvs_changed
     else:
         whole = catalog_service_pb2.DeleteTagGroupRequest(id=group.id, force=force)
-        changed = client.call(client.catalog.DeleteTagGroup, whole).pvs_changed
-    session.show(
+        changed = client.call_method(client.catalog.DeleteTagGroup, whole).pvs_changed
+    session.show_document(
         {"pvs_changed": changed}, lambda: f"deleted {what}; {plural(changed, 'PV')} lost a tag"
     )
 
@@ -174,7 +176,7 @@ def delete(session: CliSession, what: str, force: bool, yes: bool) -> None:
     "undelete", tag_command, gives="{pvs_changed}", examples=("drey tag undelete Region=LI21",)
 )
 @what_argument
-def undelete(session: CliSession, what: str) -> None:
+def undelete_tag(session: CliSession, what: str) -> None:
     """Bring back a deleted group with its tags, or one tag, on the PVs that carried them."""
     client = session.client
     name, tags = _parse_one(what)
@@ -194,13 +196,15 @@ def undelete(session: CliSession, what: str) -> None:
         ]
         tag_id = _last_deleted(deleted_tags, what).id
         request = catalog_service_pb2.UndeleteTagRequest(id=tag_id)
-        changed = client.call(client.catalog.UndeleteTag, request).pvs_changed
+        changed = client.call_method(client.catalog.UndeleteTag, request).pvs_changed
     else:
         deleted_groups = [group for group in same_name if group.HasField("delete_time")]
         group_id = _last_deleted(deleted_groups, what).id
         whole = catalog_service_pb2.UndeleteTagGroupRequest(id=group_id)
-        changed = client.call(client.catalog.UndeleteTagGroup, whole).pvs_changed
-    session.show({"pvs_changed": changed}, lambda: f"{what} is back on {plural(changed, 'PV')}")
+        changed = client.call_method(client.catalog.UndeleteTagGroup, whole).pvs_changed
+    session.show_document(
+        {"pvs_changed": changed}, lambda: f"{what} is back on {plural(changed, 'PV')}"
+    )
 
 
 def _last_deleted(candidates: list[T], what: str) -> T:

@@ -122,7 +122,7 @@ def up_command(
     out = Output()
     with running_in_foreground(out, "stopped", ExitCode.OK) as front:
         http = _http_options(web, web_listen, web_origin)
-        front.run(_run_stack(out, state, listen, shards, monitors, simulate, http))
+        front.run_until_stopped(_run_stack(out, state, listen, shards, monitors, simulate, http))
 
 
 @contextmanager
@@ -136,13 +136,13 @@ def running_in_foreground(out: Output, farewell: str, code: ExitCode) -> Iterato
             remedy="run it on a Linux host; other `drey` commands reach it from here by --server",
         )
     from drey_stack import StackError
-    from drey_stack.foreground import Interrupted, foreground
+    from drey_stack.foreground import Interrupted, hold_foreground
 
     try:
-        with foreground() as front:
+        with hold_foreground() as front:
             yield front
     except Interrupted:
-        out.note(farewell)
+        out.print_note(farewell)
         end_with(code)
     except (StackError, OSError) as error:
         raise CliError(str(error), reason="STACK_FAILED") from error
@@ -174,7 +174,7 @@ async def _run_stack(
     async with AsyncExitStack() as stack:
         epics: dict[str, str] = {}
         if simulate:
-            out.note(f"starting a simulated machine of {simulate} PVs")
+            out.print_note(f"starting a simulated machine of {simulate} PVs")
             machine = await stack.enter_async_context(SimulatedMachine(state / "machine", simulate))
             epics = machine.environment
         settings = _settings_of_the_shell()
@@ -188,7 +188,7 @@ async def _run_stack(
             environment=settings,
             postgres_owner_url=os.environ.get("DREY_POSTGRES_OWNER_URL", ""),
             http=http,
-            say=out.note,
+            say=out.print_note,
         )
         running = await stack.enter_async_context(Stack(options))
 
@@ -208,7 +208,7 @@ async def _import_catalog(out: Output, running: Stack, machine: SimulatedMachine
 
     async with _client_of(running) as client:
         summary = await import_catalog(client, machine.catalog, keep_existing=True)
-        out.note(
+        out.print_note(
             f"the catalog has its {summary.rows} PVs, {summary.added} of them new, "
             f"from {machine.catalog}"
         )
@@ -226,7 +226,7 @@ async def _client_of(stack: Stack) -> AsyncIterator[Client]:
     from drey_client import Client, ClientError
 
     try:
-        client = Client(stack.server, stack.key, ca=stack.certificate, timeout_s=_CALL_S)
+        client = Client(stack.server, stack.key, ca=stack.certificate_path, timeout_s=_CALL_S)
         async with client:
             yield client
     except ClientError as error:
@@ -238,14 +238,14 @@ def _settings_of_the_shell() -> dict[str, str]:
 
 
 def _show_endpoints(out: Output, running: Stack, state: Path) -> None:
-    out.text(f"Drey is up at {running.server}; its state and logs are in {state}.")
+    out.print_text(f"Drey is up at {running.server}; its state and logs are in {state}.")
     if running.web:
-        out.text(
+        out.print_text(
             f"The operators' page: {running.web}; beside it REST at /v1/, gRPC-Web, /openapi.json"
         )
     if running.first_key:
-        out.text(f"The first admin key, shown this once: {running.key}")
-    out.text("Commands in this folder find it: try `drey status`. Ctrl-C stops everything.")
+        out.print_text(f"The first admin key, shown this once: {running.key}")
+    out.print_text("Commands in this folder find it: try `drey status`. Ctrl-C stops everything.")
 
 
 @click.command(
@@ -286,7 +286,7 @@ def demo_command(pvs: int, disturb: int, report: Path | None, keep: Path | None)
         running_in_foreground(out, farewell, ExitCode.INTERRUPTED) as front,
         nullcontext(keep) if keep else scratch_folder("drey-demo-") as folder,
     ):
-        ok = front.run(_run_demo(out, folder, pvs, min(disturb, pvs // 4), report))
+        ok = front.run_until_stopped(_run_demo(out, folder, pvs, min(disturb, pvs // 4), report))
     end_with(ExitCode.OK if ok else ExitCode.DIFFERENT)
 
 
@@ -298,16 +298,16 @@ async def _run_demo(out: Output, folder: Path, pvs: int, disturb: int, path: Pat
     begin = time.perf_counter()
     report = DemoReport(out)
     async with AsyncExitStack() as started:
-        with report.step(f"Start a simulated machine of {pvs:,} PVs: a softIOC on loopback"):
+        with report.time_step(f"Start a simulated machine of {pvs:,} PVs: a softIOC on loopback"):
             machine = SimulatedMachine(folder / "machine", pvs)
             await started.enter_async_context(machine)
-        with report.step("Start Postgres, NATS, Valkey and the four services", "drey up"):
+        with report.time_step("Start Postgres, NATS, Valkey and the four services", "drey up"):
             stack = Stack(StackOptions(folder / "state", epics=machine.environment))
             await started.enter_async_context(stack)
         client = await started.enter_async_context(_client_of(stack))
-        ok = await DemoWalk(client, machine, report).run(disturb)
+        ok = await DemoWalk(client, machine, report).run_walk(disturb)
     if path is not None:
-        report.write(path, pvs=pvs, ok=ok)
+        report.write_json(path, pvs=pvs, ok=ok)
     verdict = "The machine is as it was." if ok else "The machine is NOT as it was."
-    out.text(f"{verdict} {time.perf_counter() - begin:.1f} s in all.", "bold")
+    out.print_text(f"{verdict} {time.perf_counter() - begin:.1f} s in all.", "bold")
     return ok

@@ -116,7 +116,7 @@ def drift_table(rows: Iterable[monitor_service_pb2.DriftRow]) -> Table:
             kind = short_name(compare_pb2.DifferenceClass, number)
             if kind in {"", "equal"}:
                 continue
-            table.add(
+            table.add_row(
                 row.live.name,
                 Cell(role, "dim"),
                 Cell("too large") if row.too_large else value_cell(then),
@@ -155,7 +155,7 @@ def _add_channel(
     note = kind + (" (labels moved)" if channel.labels_moved else "")
     if channel.elements_different:
         note += f" ({plural(channel.elements_different, 'element')}, [{channel.largest_at}])"
-    table.add(
+    table.add_row(
         name,
         Cell(role, "dim"),
         value_cell(reference),
@@ -196,7 +196,7 @@ def matrix_table(rows: Iterable[compare_pb2.ComparisonRow], names: Sequence[str]
         for role, channels in (("set", setpoints), ("read", readbacks)):
             cells = [_class_cell(channel) for channel in channels]
             if any(cell.text for cell in cells):
-                table.add(row.name, Cell(role, "dim"), *cells, first)
+                table.add_row(row.name, Cell(role, "dim"), *cells, first)
     return table
 
 

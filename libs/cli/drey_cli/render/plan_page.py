@@ -64,7 +64,7 @@ def _write_fields(utc: bool) -> Sequence[Field[restore_pb2.PlanItem]]:
     return (
         _PV,
         _value_field("now", "current"),
-        text_field("since", lambda item: _time(item.current, utc)),
+        text_field("since", lambda item: _time_text(item.current, utc)),
         text_field("alarm", lambda item: alarm_cell(item.current), css="alarm"),
         _value_field("stored", "stored"),
         text_field("alarm", _stored_alarm, css="alarm"),
@@ -89,7 +89,7 @@ def plan_csv(items: Iterable[restore_pb2.PlanItem], *, utc: bool) -> str:
                 "address": lambda item: item.address,
                 "now": lambda item: value_text(item, "current", full=True),
                 "now alarm": lambda item: alarm_cell(item.current).text,
-                "now time": lambda item: _time(item.current, utc),
+                "now time": lambda item: _time_text(item.current, utc),
                 "stored": lambda item: value_text(item, "stored", full=True),
                 "stored alarm": _stored_alarm,
                 "target": lambda item: value_text(item, "target", full=True),
@@ -110,7 +110,7 @@ def _stored_alarm(item: restore_pb2.PlanItem) -> str:
     return alarm_cell(item.stored).text if item.HasField("stored") else ""
 
 
-def _time(value: Value, utc: bool) -> str:
+def _time_text(value: Value, utc: bool) -> str:
     return format_time(value.source_time_ns, utc=utc) if value.source_time_ns else ""
 
 

@@ -10,8 +10,8 @@ from drey_cli.render.table import (
     Cell,
     Pair,
     Table,
-    escape,
-    facts,
+    escape_text,
+    facts_table,
     id_field,
     name_field,
     number_field,
@@ -103,7 +103,7 @@ def pv_facts(pv: catalog_pb2.Pv, *, utc: bool) -> Table:
         pairs.append(("deleted", Cell(format_stamp(pv.delete_time, utc=utc), "red")))
     if pv.HasField("restore_policy"):
         pairs.extend(policy_pairs(pv.restore_policy))
-    return facts(pairs, title=pv.name)
+    return facts_table(pairs, title=pv.name)
 
 
 def policy_pairs(policy: catalog_pb2.RestorePolicy) -> list[Pair]:
@@ -166,9 +166,11 @@ def channel_facts(role: str, metadata: value_pb2.ChannelMetadata) -> Table:
             limits = getattr(metadata, name)
             pairs.append((f"{name} limits", f"{limits.low:g} … {limits.high:g}"))
     if metadata.enum_labels:
-        labels = (f"{index}={escape(label)}" for index, label in enumerate(metadata.enum_labels))
+        labels = (
+            f"{index}={escape_text(label)}" for index, label in enumerate(metadata.enum_labels)
+        )
         pairs.append(("labels", "  ".join(labels)))
-    return facts(pairs, title=role)
+    return facts_table(pairs, title=role)
 
 
 def _access_text(metadata: value_pb2.ChannelMetadata) -> str:

@@ -20,8 +20,8 @@ def restore_csv(items: Iterable[restore_pb2.RestoreItem], *, utc: bool) -> str:
             {
                 "stage": lambda item: item.stage,
                 "PV": lambda item: item.name,
-                "verdict": _verdict,
-                "left out": _skip,
+                "verdict": _verdict_text,
+                "left out": _skip_text,
                 "before": lambda item: value_text(item, "before", full=True),
                 "target": lambda item: value_text(item, "target", full=True),
                 "seen": lambda item: value_text(item, "seen", full=True),
@@ -65,16 +65,16 @@ def _value_field(title: str, name: str) -> Field[restore_pb2.RestoreItem]:
     return number_field(title, lambda item: value_text(item, name))
 
 
-def _verdict(item: restore_pb2.RestoreItem) -> str:
+def _verdict_text(item: restore_pb2.RestoreItem) -> str:
     return short_name(restore_pb2.Verdict, item.verdict)
 
 
-def _skip(item: restore_pb2.RestoreItem) -> str:
+def _skip_text(item: restore_pb2.RestoreItem) -> str:
     return short_name(restore_pb2.SkipReason, item.skip)
 
 
 _PV: Field[restore_pb2.RestoreItem] = name_field("PV", lambda item: item.name)
-_VERDICT = text_field("verdict", _verdict)
+_VERDICT = text_field("verdict", _verdict_text)
 
 
 def _interference_fields(utc: bool) -> Sequence[Field[restore_pb2.RestoreItem]]:
@@ -91,7 +91,7 @@ def _interference_fields(utc: bool) -> Sequence[Field[restore_pb2.RestoreItem]]:
 
 def _item_fields(utc: bool) -> Sequence[Field[restore_pb2.RestoreItem]]:
     def meaning(item: restore_pb2.RestoreItem) -> str:
-        return "; ".join(filter(None, (_skip(item), item.epics_status, item.explanation)))
+        return "; ".join(filter(None, (_skip_text(item), item.epics_status, item.explanation)))
 
     return (
         _PV,

@@ -11,7 +11,7 @@ from drey_cli.render.table import (
     Cell,
     Pair,
     Table,
-    facts,
+    facts_table,
     id_field,
     name_field,
     number_field,
@@ -59,7 +59,7 @@ def plan_facts(plan: restore_pb2.Plan, *, utc: bool) -> Table:
         pairs.append(("comment", plan.spec.comment))
     if plan.restore_id:
         pairs.append(("restore", plan.restore_id))
-    return facts(pairs)
+    return facts_table(pairs)
 
 
 def stage_text(stage: restore_pb2.StageCount) -> str:
@@ -216,7 +216,7 @@ def restore_facts(restore: restore_pb2.Restore, *, utc: bool) -> Table:
         pairs.append(("error", Cell(restore.error.message, "bold red")))
     if restore.comment:
         pairs.append(("comment", restore.comment))
-    return facts(pairs)
+    return facts_table(pairs)
 
 
 def restore_verdict(restore: restore_pb2.Restore) -> Cell:

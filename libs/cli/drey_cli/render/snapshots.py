@@ -8,7 +8,7 @@ from drey_cli.contracts import selector_pb2, snapshot_pb2
 from drey_cli.render.table import (
     Cell,
     Table,
-    facts,
+    facts_table,
     id_field,
     number_field,
     table_of,
@@ -34,7 +34,7 @@ def snapshots_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) ->
 
 
 def _missing_cell(snapshot: snapshot_pb2.Snapshot) -> Cell:
-    lost = missing(snapshot)
+    lost = missing_pvs(snapshot)
     return Cell(format_count(lost), "red" if lost else "dim")
 
 
@@ -62,7 +62,7 @@ def golden_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) -> Ta
     )
 
 
-def missing(snapshot: snapshot_pb2.Snapshot) -> int:
+def missing_pvs(snapshot: snapshot_pb2.Snapshot) -> int:
     """Channels without a value that was connected."""
     counts = snapshot.counts
     return counts.disconnected + counts.never_connected + counts.unsupported
@@ -70,7 +70,7 @@ def missing(snapshot: snapshot_pb2.Snapshot) -> int:
 
 def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
     """All that is known of a snapshot beside its values."""
-    counts, skew, lost = snapshot.counts, snapshot.skew, missing(snapshot)
+    counts, skew, lost = snapshot.counts, snapshot.skew, missing_pvs(snapshot)
     pairs: list[tuple[str, Cell | str]] = [
         ("id", snapshot.id),
         ("time", format_stamp(snapshot.take_time, utc=utc)),
@@ -120,7 +120,7 @@ def snapshot_facts(snapshot: snapshot_pb2.Snapshot, *, utc: bool) -> Table:
     ]
     if snapshot.HasField("delete_time"):
         pairs.append(("deleted", Cell(format_stamp(snapshot.delete_time, utc=utc), "red")))
-    return facts(pairs, title=snapshot.title or "(no title)")
+    return facts_table(pairs, title=snapshot.title or "(no title)")
 
 
 def selector_words(selector: selector_pb2.Selector) -> str:

@@ -56,7 +56,7 @@ class Table:
     title: str = ""
     note: str = ""
 
-    def add(self, *cells: Cell | str) -> None:
+    def add_row(self, *cells: Cell | str) -> None:
         if len(cells) != len(self.columns):
             raise ValueError(f"{len(cells)} cells for {len(self.columns)} columns")
         self.rows.append(cells)
@@ -111,7 +111,7 @@ def table_of(items: Iterable[T], *fields: Field[T], title: str = "") -> Table:
     return table
 
 
-def escape(text: str, *, keep: str = "") -> str:
+def escape_text(text: str, *, keep: str = "") -> str:
     """The text with what a terminal would act on, or not show, written out (`\\x1b`).
 
     Names, units, labels, titles and messages were written by IOCs and by other people.
@@ -130,7 +130,7 @@ def escape(text: str, *, keep: str = "") -> str:
 def text_of(cell: Cell | str) -> str:
     """Text of a cell on one line, fit for a terminal."""
     text = cell if isinstance(cell, str) else cell.text
-    return escape(text.replace("\n", "⏎"))
+    return escape_text(text.replace("\n", "⏎"))
 
 
 def plain_lines(table: Table) -> list[str]:
@@ -183,9 +183,9 @@ def _table_line(texts: Sequence[str], widths: Sequence[int], columns: Sequence[C
     return "  ".join(parts).rstrip()
 
 
-def facts(pairs: Iterable[Pair], *, title: str = "") -> Table:
+def facts_table(pairs: Iterable[Pair], *, title: str = "") -> Table:
     """A table of two columns: what, and what it is."""
     table = Table((Column(""), Column("", fold=True)), title=title)
     for name, value in pairs:
-        table.add(Cell(name, "bold"), value)
+        table.add_row(Cell(name, "bold"), value)
     return table

@@ -11,7 +11,7 @@ from drey_cli.contracts import value_pb2
 from drey_cli.render.table import (
     Cell,
     Table,
-    escape,
+    escape_text,
     name_field,
     number_field,
     table_of,
@@ -51,7 +51,7 @@ def format_value(
     if kind == "extract":
         kind = value.extract.elements.WhichOneof("data") or kind
     has_units = units and metadata is not None and metadata.units and not _is_text(kind)
-    return f"{text} {escape(metadata.units)}" if has_units and metadata is not None else text
+    return f"{text} {escape_text(metadata.units)}" if has_units and metadata is not None else text
 
 
 def value_text(message: Message, field: str, *, full: bool = False) -> str:
@@ -120,7 +120,7 @@ def _format_data(
     if kind == "bool_value":
         return "true" if data else "false"
     if kind == "unsent":
-        return f"cannot be shown: {escape(data.message)}"
+        return f"cannot be shown: {escape_text(data.message)}"
     if kind.endswith("_array"):
         total = value.part.total_elements if value.HasField("part") else 0
         return _format_array(value, kind, precision, metadata, full, total)
@@ -153,15 +153,15 @@ def format_float(number: float, precision: int | None, *, digits: int = 10) -> s
 def _format_enum(index: int, label: str, metadata: value_pb2.ChannelMetadata | None) -> str:
     if not label and metadata is not None and index < len(metadata.enum_labels):
         label = metadata.enum_labels[index]
-    return f"{escape(label)} ({index})" if label else f"#{index}"
+    return f"{escape_text(label)} ({index})" if label else f"#{index}"
 
 
 def format_text(data: str | bytes, *, full: bool = False) -> str:
     """A string in quotes; control characters and bytes that are not UTF-8 escaped (`\\xff`)."""
     text = data.decode("utf-8", "backslashreplace") if isinstance(data, bytes) else data
     if not full and len(text) > _SHOWN_TEXT:
-        return f'"{escape(text[:_SHOWN_TEXT])}…" ({len(text)})'
-    return f'"{escape(text)}"'
+        return f'"{escape_text(text[:_SHOWN_TEXT])}…" ({len(text)})'
+    return f'"{escape_text(text)}"'
 
 
 def _format_array(

@@ -106,7 +106,7 @@ async def read_events(conn: Connection, after: Position | None, limit: int) -> E
     begin = after or Position(0, 0)
     rows = await conn.fetch(_READ, *begin, 0 if after is None else limit)
     first = rows[0]
-    events = [_event(row) for row in rows if row["transaction"] is not None]
+    events = [_event_of_row(row) for row in rows if row["transaction"] is not None]
     full = after is not None and len(events) == limit
     position = events[-1].position if full else Position(first["settled"], 0)
     return EventPage(
@@ -120,7 +120,7 @@ async def forget_events(conn: Connection, *, now_ns: int, keep_ns: int = KEEP_NS
     return gone
 
 
-def _event(row: Record) -> LoggedEvent:
+def _event_of_row(row: Record) -> LoggedEvent:
     return LoggedEvent(
         Position(row["transaction"], row["no"]),
         row["at_ns"],

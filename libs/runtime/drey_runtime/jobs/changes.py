@@ -61,7 +61,7 @@ class JobChanges:
         )
 
     @contextmanager
-    def listen(self, job_id: str, listener: ChangeListener) -> Iterator[None]:
+    def listen_to_job(self, job_id: str, listener: ChangeListener) -> Iterator[None]:
         """Call `listener` after each change of the job, on the event loop."""
         self._listeners[job_id].add(listener)
         try:

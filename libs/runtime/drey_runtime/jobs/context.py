@@ -59,7 +59,7 @@ class JobContext:
         self._result = value
         self._nudge()
 
-    def progress(self, done: int, total: int, phase: str = "") -> None:
+    def report_progress(self, done: int, total: int, phase: str = "") -> None:
         """Note where it stands. Never blocks: the latest is stored, at most ten times a second.
 
         An empty `phase` leaves the phase as it was.
@@ -111,7 +111,7 @@ class JobContext:
         if time.monotonic() >= self._lease_end():
             raise JobLost(self.job.id)
 
-    def check(self) -> None:
+    def check_cancelled(self) -> None:
         """Raise JobCancelled if somebody asked the job to stop."""
         if self.cancelled.is_set():
             raise JobCancelled(f"job {self.job.id} was cancelled")

@@ -38,7 +38,7 @@ class JobError:
     field: str = ""
 
     @classmethod
-    def of(cls, error: DreyError) -> JobError:
+    def error_of_exception(cls, error: DreyError) -> JobError:
         """From a refusal."""
         return cls(error.reason, error.message, error.field)
 

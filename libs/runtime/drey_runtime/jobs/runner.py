@@ -11,7 +11,7 @@ from typing import Any
 
 from drey_core.errors import DreyError, Internal, Reason, Unavailable
 from drey_runtime import telemetry
-from drey_runtime.backoff import backoff
+from drey_runtime.backoff import backoff_delay
 from drey_runtime.database import Connection
 from drey_runtime.jobs.context import JobCancelled, JobContext
 from drey_runtime.jobs.model import Job, JobError, JobLost, JobState
@@ -66,8 +66,8 @@ class JobRunner:
         this library and errors of the database that no waiting cures.
         """
         with (
-            telemetry.span(f"job {self._job.kind}", {"traceparent": self._job.traceparent}),
-            self._store.changes.listen(self._job.id, self._on_change),
+            telemetry.start_span(f"job {self._job.kind}", {"traceparent": self._job.traceparent}),
+            self._store.changes.listen_to_job(self._job.id, self._on_change),
         ):
             body = asyncio.ensure_future(self._kind.handler(self._context))
             keeper = asyncio.create_task(self._keep_lease())
@@ -88,10 +88,10 @@ class JobRunner:
     async def interrupted(self) -> None:
         """End a job whose worker died and which must not run again. May raise `Unavailable`."""
         await self._tell_interrupted()
-        await self._store.finish(
+        await self._store.finish_job(
             self._job,
             JobState.INTERRUPTED,
-            error=JobError.of(
+            error=JobError.error_of_exception(
                 Internal("its worker stopped in the middle; it is not repeated on its own")
             ),
         )
@@ -135,7 +135,7 @@ class JobRunner:
                         extra={"job": self._job.id, "error": error.message},
                     )
                     return
-            await asyncio.sleep(backoff(attempt))
+            await asyncio.sleep(backoff_delay(attempt))
 
     async def _write_outcome(self, body: asyncio.Future[str]) -> None:
         if body.cancelled():
@@ -155,7 +155,7 @@ class JobRunner:
         elif isinstance(error, JobCancelled):
             await self._finish_job(JobState.CANCELLED)
         elif isinstance(error, DreyError):
-            await self._finish_job(JobState.FAILED, error=JobError.of(error))
+            await self._finish_job(JobState.FAILED, error=JobError.error_of_exception(error))
         elif isinstance(error, Exception):
             _log.error("a job's handler crashed", extra={"job": self._job.id}, exc_info=error)
             await self._retry_crashed(f"{type(error).__name__}: {error}")
@@ -166,7 +166,7 @@ class JobRunner:
         self, state: JobState, *, result: str = "", error: JobError | None = None
     ) -> None:
         context = self._context
-        await self._store.finish(
+        await self._store.finish_job(
             self._job,
             state,
             result=result or context.result,
@@ -197,10 +197,12 @@ class JobRunner:
             await self.interrupted()
         elif self._job.attempts >= self._job.max_attempts:
             error = Internal(f"given up after {self._job.attempts} attempts; the last: {why}")
-            await self._finish_job(JobState.FAILED, error=JobError.of(error))
+            await self._finish_job(JobState.FAILED, error=JobError.error_of_exception(error))
         else:
-            delay = backoff(self._job.attempts - 1, first_s=_RETRY_FIRST_S, cap_s=_RETRY_CAP_S)
-            await self._store.release(self._job, delay_s=delay, count=True)
+            delay = backoff_delay(
+                self._job.attempts - 1, first_s=_RETRY_FIRST_S, cap_s=_RETRY_CAP_S
+            )
+            await self._store.release_job(self._job, delay_s=delay, count=True)
 
     async def _give_back(self, body: asyncio.Future[str]) -> None:
         """This process stops: somebody else shall go on at once, without waiting for the lease."""
@@ -210,7 +212,7 @@ class JobRunner:
                 if not body.cancelled():
                     await self._write_outcome(body)
                 elif self._job.rerun:
-                    await self._store.release(self._job, delay_s=0, count=False)
+                    await self._store.release_job(self._job, delay_s=0, count=False)
                 else:
                     await self.interrupted()
         except (JobLost, Unavailable, TimeoutError) as error:
@@ -254,7 +256,7 @@ class JobRunner:
                     self._lost = True
                     return
                 failures += 1
-            await asyncio.sleep(max(_PROGRESS_S, backoff(failures) if failures else 0))
+            await asyncio.sleep(max(_PROGRESS_S, backoff_delay(failures) if failures else 0))
 
     def _is_ending(self) -> bool:
         return self._context.ending
@@ -271,7 +273,7 @@ class JobRunner:
         context = self._context
         self._beating, self._announced = True, 0
         try:
-            job = await self._store.progress(
+            job = await self._store.store_progress(
                 self._job, self._lease_s, context.done, context.total, context.phase, context.result
             )
         finally:

@@ -148,7 +148,7 @@ async def record_job(
         begin_ns,
         now_ns(),
         telemetry.trace_id(),
-        telemetry.headers().get("traceparent", ""),
+        telemetry.trace_headers().get("traceparent", ""),
     )
     return _to_job(row)
 
@@ -167,7 +167,7 @@ class JobFilter:
     from_ns: int | None = None
     to_ns: int | None = None
 
-    def arguments(self, before: str | None) -> tuple[object, ...]:
+    def query_arguments(self, before: str | None) -> tuple[object, ...]:
         """What `_CHOSEN` takes, by number."""
         from_ns = max(self.from_ns or 0, 0)
         to_ns = _LATEST_NS if self.to_ns is None else max(self.to_ns, 0)
@@ -195,7 +195,7 @@ class JobStore:
         self._database = database
         self.changes = JobChanges(database.url)
 
-    async def create(
+    async def create_job(
         self,
         conn: Connection,
         *,
@@ -233,7 +233,7 @@ class JobStore:
             0 if start_within_s is None else now + _to_ns(start_within_s),
             now,
             telemetry.trace_id(),
-            telemetry.headers().get("traceparent", ""),
+            telemetry.trace_headers().get("traceparent", ""),
         )
         return _to_job(row)
 
@@ -254,7 +254,7 @@ class JobStore:
         """Jobs, newest first: those older than the id `before`, the last one of the page before."""
 
         async def fetch_jobs(conn: Connection) -> Sequence[Record]:
-            return await conn.fetch(_LIST, *chosen.arguments(before), limit)
+            return await conn.fetch(_LIST, *chosen.query_arguments(before), limit)
 
         return [_to_job(row) for row in await self._database.run_reading(fetch_jobs)]
 
@@ -262,12 +262,12 @@ class JobStore:
         """How many there are, `most` where there are more."""
 
         async def fetch_count(conn: Connection) -> int:
-            count: int = await conn.fetchval(_COUNT, *chosen.arguments(None), most)
+            count: int = await conn.fetchval(_COUNT, *chosen.query_arguments(None), most)
             return count
 
         return await self._database.run_reading(fetch_count)
 
-    async def claimable(self, kinds: Sequence[str], limit: int) -> list[str]:
+    async def claimable_jobs(self, kinds: Sequence[str], limit: int) -> list[str]:
         """Ids of open jobs that nobody works on, oldest first, each principal's in turn."""
 
         async def fetch_ids(conn: Connection) -> Sequence[Record]:
@@ -275,24 +275,26 @@ class JobStore:
 
         return [row["id"] for row in await self._database.run_reading(fetch_ids)]
 
-    async def claim(self, job_id: str, owner: str, lease_s: float, kinds: Sequence[str]) -> Claim:
+    async def claim_job(
+        self, job_id: str, owner: str, lease_s: float, kinds: Sequence[str]
+    ) -> Claim:
         """Take a job that is queued, or whose worker's lease is over, for `lease_s` seconds.
 
         Of any number of callers one gets it. Too many attempts, a start deadline that is over
         and a wish to cancel end the job here. `owner` names the process, for people.
         """
-        async with self._database.acquire() as conn:
+        async with self._database.acquire_connection() as conn:
             row = await conn.fetchrow(_CLAIM, job_id, owner, _to_ns(lease_s), now_ns(), list(kinds))
             if row is not None:
                 return Claim(ClaimVerdict.RUN, _to_job(row))
             async with conn.transaction():
                 return await _claim_otherwise(conn, job_id, owner, lease_s, kinds)
 
-    async def progress(
+    async def store_progress(
         self, job: Job, lease_s: float, done: int, total: int, phase: str, result: str = ""
     ) -> Job:
         """Renew the lease and store where it stands. Raises JobLost where it is not ours."""
-        async with self._database.acquire() as conn:
+        async with self._database.acquire_connection() as conn:
             row = await conn.fetchrow(
                 _BEAT,
                 job.id,
@@ -308,7 +310,7 @@ class JobStore:
             raise JobLost(job.id)
         return _to_job(row)
 
-    async def finish(
+    async def finish_job(
         self,
         job: Job,
         state: JobState,
@@ -323,7 +325,7 @@ class JobStore:
 
         An empty `result` leaves what was there.
         """
-        async with self._database.acquire() as conn:
+        async with self._database.acquire_connection() as conn:
             ended = await self.finish_in(
                 conn, job, state, result=result, error=error, done=done, total=total, phase=phase
             )
@@ -386,9 +388,9 @@ class JobStore:
             return stored_job
         raise JobLost(job.id)
 
-    async def release(self, job: Job, *, delay_s: float, count: bool) -> Job:
+    async def release_job(self, job: Job, *, delay_s: float, count: bool) -> Job:
         """Put a job that we hold back into the queue; `count` says if the attempt counts."""
-        async with self._database.acquire() as conn:
+        async with self._database.acquire_connection() as conn:
             row = await conn.fetchrow(
                 _RELEASE, job.id, job.owner, job.term, _to_ns(delay_s), 0 if count else 1
             )
@@ -412,13 +414,13 @@ class JobStore:
             raise FailedPrecondition(f"job {job_id} has {job.state} already", field="id")
         return _to_job(await conn.fetchrow(_CANCEL, job_id, _clean_text(reason), now_ns()))
 
-    async def watch(self, job_id: str, *, poll_s: float = _POLL_S) -> AsyncGenerator[Job, None]:
+    async def watch_job(self, job_id: str, *, poll_s: float = _POLL_S) -> AsyncGenerator[Job, None]:
         """The job now, then after changes (those between two looks merged), until it has ended.
 
         NotFound for an unknown job. While Postgres is away it waits, after the first answer.
         """
         changed = asyncio.Event()
-        with self.changes.listen(job_id, lambda _revision: changed.set()):
+        with self.changes.listen_to_job(job_id, lambda _revision: changed.set()):
             job = await self.get_job(job_id)
             yield job
             while not job.state.ended:
@@ -436,7 +438,7 @@ class JobStore:
         """The job once it has ended, or as it is after `timeout` seconds."""
         job = await self.get_job(job_id)
         try:
-            async with asyncio.timeout(timeout), aclosing(self.watch(job_id)) as jobs:
+            async with asyncio.timeout(timeout), aclosing(self.watch_job(job_id)) as jobs:
                 async for fresh in jobs:
                     job = fresh
         except TimeoutError:

@@ -88,7 +88,9 @@ class JobWorker:
         """Claim and run. What cannot be claimed now is found in the table once it can."""
         begun = time.monotonic()
         try:
-            claim = await self._store.claim(job_id, self._owner, self._lease_s, list(self._kinds))
+            claim = await self._store.claim_job(
+                job_id, self._owner, self._lease_s, list(self._kinds)
+            )
             if claim.job is not None:
                 await self._run_claimed(claim.verdict, claim.job, begun)
         except Unavailable as error:
@@ -126,6 +128,6 @@ class JobWorker:
 
     async def _sweep_once(self) -> None:
         # one more than there are places: it is turned away, and looked for once one is free
-        for job_id in await self._store.claimable(list(self._kinds), self._free + 1):
+        for job_id in await self._store.claimable_jobs(list(self._kinds), self._free + 1):
             if not self._begin_job(job_id):
                 return

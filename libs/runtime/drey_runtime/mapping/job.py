@@ -8,7 +8,7 @@ from drey.common.v1 import errors_pb2
 from drey.job.v1 import job_pb2
 from drey_runtime.jobs import ImportResult, Job
 from drey_runtime.mapping.actor import actor
-from drey_runtime.mapping.times import timestamp
+from drey_runtime.mapping.times import timestamp_message
 
 _KINDS = {
     "snapshot": job_pb2.JOB_KIND_SNAPSHOT,
@@ -39,9 +39,9 @@ def job_to_proto(job: Job) -> job_pb2.Job:
         total=max(job.total, 0),
         phase=job.phase,
         attempts=job.attempts,
-        create_time=timestamp(job.create_time_ns),
-        start_time=timestamp(job.start_time_ns),
-        end_time=timestamp(job.end_time_ns),
+        create_time=timestamp_message(job.create_time_ns),
+        start_time=timestamp_message(job.start_time_ns),
+        end_time=timestamp_message(job.end_time_ns),
         trace_id=job.trace_id,
     )
     _set_result(message, job.result)

@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 _INT64 = 2**63 - 1
 
 
-def timestamp(at_ns: int) -> Timestamp | None:
+def timestamp_message(at_ns: int) -> Timestamp | None:
     """Nanoseconds since 1970 UTC as a message; None, which leaves the field absent, for 0."""
     if at_ns == 0:
         return None

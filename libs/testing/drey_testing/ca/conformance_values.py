@@ -102,16 +102,16 @@ class ValueConformance:
         self, table: ChannelTable, server: Server, kind: Kind, name: str, cell: int
     ) -> None:
         slots = await connected(table, name)
-        await table.write(slots, bits(kind, 1), WAIT)
-        await table.subscribe(slots)
+        await table.write_values(slots, bits(kind, 1), WAIT)
+        await table.subscribe_slots(slots)
         await drained_until(table, lambda seen: int(slots[0]) in seen)
-        assert (await table.write(slots, bits(kind, cell), WAIT)).tolist() == [ECA.NORMAL]
+        assert (await table.write_values(slots, bits(kind, cell), WAIT)).tolist() == [ECA.NORMAL]
         if server.nul_is_nothing and (kind, cell) == (Kind.UINT8, 0):
             code = ECA.BADCOUNT if sees_counts_of_scalars(table) else ECA.NORMAL
-            assert (await table.read(slots, WAIT)).code.tolist() == [code]
+            assert (await table.read_values(slots, WAIT)).code.tolist() == [code]
             return
         cell = told_cell(table, kind, cell)
-        got = (await table.read(slots, WAIT)).values
+        got = (await table.read_values(slots, WAIT)).values
         assert (got.kind[0], int(got.data[0])) == (kind, cell)
         await _wait_monitored(table, slots, kind, cell)
 
@@ -120,41 +120,51 @@ class ValueConformance:
         self, table: ChannelTable, server: Server, name: str, cells: np.ndarray
     ) -> None:
         slots = await connected(table, name)
-        await table.subscribe(slots)
+        await table.subscribe_slots(slots)
         array = _typed_array(name, cells)
-        assert (await table.write(slots, columns([array]), WAIT)).tolist() == [ECA.NORMAL]
-        read = (await table.read(slots, WAIT)).values
+        assert (await table.write_values(slots, columns([array]), WAIT)).tolist() == [ECA.NORMAL]
+        read = (await table.read_values(slots, WAIT)).values
         assert read.value(0).tobytes() == cells.tobytes()
         await drained_until(table, seen_value(slots[0], array))
 
     async def test_enum_of_sixteen_states(self, table: ChannelTable, server: Server) -> None:
         slots = await connected(table, "V:ENUM")
-        await info_until(table, lambda: len(table.info(slots).labels[0]) == 16)
+        await info_until(table, lambda: len(table.read_info(slots).labels[0]) == 16)
         labels = [wire_label(server, label) for label in LABELS]
-        assert table.info(slots).labels[0] == tuple(told_text(table, label) for label in labels)
-        await table.subscribe(slots)
+        assert table.read_info(slots).labels[0] == tuple(
+            told_text(table, label) for label in labels
+        )
+        await table.subscribe_slots(slots)
         for index in (15, 0, 7):
-            assert (await table.write(slots, columns([index]), WAIT)).tolist() == [ECA.NORMAL]
-            got = (await table.read(slots, WAIT)).values
+            assert (await table.write_values(slots, columns([index]), WAIT)).tolist() == [
+                ECA.NORMAL
+            ]
+            got = (await table.read_values(slots, WAIT)).values
             assert (got.kind[0], got.value(0)) == (Kind.ENUM, index)
-            got = (await table.read(slots, WAIT, kind=Kind.STRING)).values
+            got = (await table.read_values(slots, WAIT, kind=Kind.STRING)).values
             assert got.value(0) == labels[index]
             await drained_until(table, seen_value(slots[0], index))
         # By label too; the longest fits into a string of 40 bytes.
-        assert (await table.write(slots, columns([labels[3]]), WAIT)).tolist() == [ECA.NORMAL]
-        assert (await table.read(slots, WAIT)).values.value(0) == 3
+        assert (await table.write_values(slots, columns([labels[3]]), WAIT)).tolist() == [
+            ECA.NORMAL
+        ]
+        assert (await table.read_values(slots, WAIT)).values.value(0) == 3
 
     async def test_strings(self, table: ChannelTable, server: Server) -> None:
         slots = await connected(table, "V:STRING", "V:STRINGS")
-        await table.subscribe(slots)
+        await table.subscribe_slots(slots)
         every = [b"", b"x" * 39, b" blanks \t "]
         if server.latin_labels:
             every += [b"\xff\xfe\x80", bytes(range(1, 40)), bytes(range(217, 256))]
         for one in every:
-            assert (await table.write(slots[:1], columns([one]), WAIT)).tolist() == [ECA.NORMAL]
-            assert (await table.read(slots[:1], WAIT)).values.value(0) == one
-        assert (await table.write(slots[1:], columns([every]), WAIT)).tolist() == [ECA.NORMAL]
-        got = (await table.read(slots[1:], WAIT)).values
+            assert (await table.write_values(slots[:1], columns([one]), WAIT)).tolist() == [
+                ECA.NORMAL
+            ]
+            assert (await table.read_values(slots[:1], WAIT)).values.value(0) == one
+        assert (await table.write_values(slots[1:], columns([every]), WAIT)).tolist() == [
+            ECA.NORMAL
+        ]
+        got = (await table.read_values(slots[1:], WAIT)).values
         assert (got.kind[0], got.value(0)) == (STRING_ARRAY, every)
         wanted = {int(slots[0]): every[-1], int(slots[1]): every}
         await drained_until(table, lambda seen: wanted.items() <= seen.items())
@@ -163,37 +173,41 @@ class ValueConformance:
         self, table: ChannelTable, server: Server
     ) -> None:
         slots = await connected(table, "V:DOUBLES")
-        await table.subscribe(slots)
+        await table.subscribe_slots(slots)
         for length in (3, 1000, 1, 2, 999):
             array = np.arange(length) + length / 7
-            assert (await table.write(slots, columns([array]), WAIT)).tolist() == [ECA.NORMAL]
+            assert (await table.write_values(slots, columns([array]), WAIT)).tolist() == [
+                ECA.NORMAL
+            ]
             await drained_until(table, seen_value(slots[0], array))
-        assert table.info(slots).count.tolist() == [1000]
-        assert (await table.write(slots, columns([np.zeros(1001)]), WAIT)).tolist() == [
+        assert table.read_info(slots).count.tolist() == [1000]
+        assert (await table.write_values(slots, columns([np.zeros(1001)]), WAIT)).tolist() == [
             ECA.BADCOUNT
         ]
 
     async def test_an_array_may_be_empty(self, table: ChannelTable, server: Server) -> None:
         slots = await connected(table, "V:EMPTY")
-        await table.subscribe(slots)
-        got = (await table.read(slots, WAIT)).values
+        await table.subscribe_slots(slots)
+        got = (await table.read_values(slots, WAIT)).values
         assert got.kind[0] == Kind.FLOAT64 | ARRAY
         assert len(got.value(0)) == server.shortest
         await drained_until(table, seen_value(slots[0], np.zeros(server.shortest)))
 
     async def test_ten_megabytes(self, table: ChannelTable, server: Server) -> None:
         slots = await connected(table, "V:BIG", "V:DOUBLE")
-        await table.subscribe(slots)
+        await table.subscribe_slots(slots)
         array = np.random.default_rng(1).random(BIG)
-        assert (await table.write(slots[:1], columns([array]), WAIT)).tolist() == [ECA.NORMAL]
-        got = (await table.read(slots[:1], WAIT)).values
+        assert (await table.write_values(slots[:1], columns([array]), WAIT)).tolist() == [
+            ECA.NORMAL
+        ]
+        got = (await table.read_values(slots[:1], WAIT)).values
         assert got.value(0).tobytes() == array.tobytes()
         del got
         await drained_until(table, seen_value(slots[0], array))
 
     async def test_order_of_events(self, table: ChannelTable, server: Server) -> None:
-        slots = await table.add(["V:COUNTER"])
-        await table.subscribe(slots)
+        slots = await table.add_channels(["V:COUNTER"])
+        await table.subscribe_slots(slots)
         rows = await _write_history(table, slots, 8)
         states = [state for state, _, _ in rows]
         assert set(states) == {State.CONNECTED}
@@ -206,39 +220,39 @@ class ValueConformance:
 
     async def test_a_burst_is_merged_and_counted(self, table: ChannelTable, server: Server) -> None:
         slots = await connected(table, "V:LONG", "V:SHORT")
-        await table.write(slots, columns([1, 1]), WAIT)
-        await table.subscribe(slots)
+        await table.write_values(slots, columns([1, 1]), WAIT)
+        await table.subscribe_slots(slots)
         await drained_until(table, lambda seen: [seen.get(s) for s in slots.tolist()] == [1, 1])
-        before = table.stats()
+        before = table.table_stats()
         for number in range(2, 52):
-            await table.write(slots[:1], columns([number]), WAIT)
+            await table.write_values(slots[:1], columns([number]), WAIT)
         rows = merged = 0
         async with asyncio.timeout(WAIT):
             while rows + merged < 50:
                 await table.wait_dirty()
-                got = table.drain()
+                got = table.drain_updates()
                 assert set(got.key.tolist()) <= {int(slots[0])}
                 rows, merged = rows + len(got), merged + int(got.merged.sum())
         assert (rows + merged, got.value(0)) == (50, 51)
-        after = table.stats()
+        after = table.table_stats()
         assert (after.updates - before.updates, after.merged - before.merged) == (50, merged)
 
     async def test_one_call_asks_in_order(self, table: ChannelTable, server: Server) -> None:
         slots = await connected(table, "V:LONG")
         many = np.repeat(slots, 200)
         values = columns(list(range(200)))
-        assert set((await table.write(many, values, WAIT)).tolist()) == {ECA.NORMAL}
-        assert (await table.read(slots, WAIT)).values.value(0) == 199
-        got = (await table.read(many, WAIT)).values
+        assert set((await table.write_values(many, values, WAIT)).tolist()) == {ECA.NORMAL}
+        assert (await table.read_values(slots, WAIT)).values.value(0) == 199
+        got = (await table.read_values(many, WAIT)).values
         assert got.key.tolist() == many.tolist()
         assert set(got.data.tolist()) == {199} and set(got.origin.tolist()) == {Origin.READ}
 
     async def test_times_are_the_servers(self, table: ChannelTable, server: Server) -> None:
         slots = await connected(table, "V:DOUBLE")
-        await table.subscribe(slots)
+        await table.subscribe_slots(slots)
         before = time.time_ns()
-        await table.write(slots, columns([123.0]), WAIT)
-        got = (await table.read(slots, WAIT)).values
+        await table.write_values(slots, columns([123.0]), WAIT)
+        got = (await table.read_values(slots, WAIT)).values
         assert before - 10**9 < int(got.source_time[0]) < time.time_ns() + 10**9
         assert int(got.source_time[0]) <= int(got.receive_time[0]) + 10**9
 
@@ -248,18 +262,18 @@ class TimeConformance:
 
     async def test_times_of_the_whole_epoch(self, table: ChannelTable, server: Server) -> None:
         slots = await connected(table, *LATE)
-        await table.subscribe(slots)
+        await table.subscribe_slots(slots)
         wanted = [
             (EPICS_EPOCH + seconds) * 10**9 + nanoseconds for seconds, nanoseconds in LATE.values()
         ]
-        got = (await table.read(slots, WAIT)).values
+        got = (await table.read_values(slots, WAIT)).values
         assert got.source_time.tolist() == wanted
         seen: dict[int, int] = {}
         async with asyncio.timeout(WAIT):
             while len(seen) < len(slots):
                 await table.wait_dirty()
                 table.drain_info()
-                rows = table.drain()
+                rows = table.drain_updates()
                 valued = rows.kind != Kind.NONE
                 seen.update(
                     zip(rows.key[valued].tolist(), rows.source_time[valued].tolist(), strict=True)
@@ -272,7 +286,7 @@ class RoundConformance:
 
     async def test_rounds_leave_nothing(self, table: ChannelTable, server: Server) -> None:
         """In a process of its own: what other tests left here is nobody's leak."""
-        command = [sys.executable, "-m", "drey_testing.ca.rounds", table.implementation]
+        command = [sys.executable, "-m", "drey_testing.ca.rounds", table.implementation_name]
         rounds = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         output, _ = await rounds.communicate()
         assert rounds.returncode == 0
@@ -293,7 +307,7 @@ async def _wait_monitored(table: ChannelTable, slots: Slots, kind: Kind, cell: i
     async with asyncio.timeout(WAIT):
         while True:
             await table.wait_dirty()
-            got: Columns = table.drain()
+            got: Columns = table.drain_updates()
             table.drain_info()
             if len(got) and (int(got.kind[-1]), int(got.data[-1])) == (kind, cell):
                 assert got.origin[-1] == Origin.MONITOR
@@ -309,7 +323,7 @@ async def _write_history(
         while sum(value is not None for _, value, _ in rows) < values:
             await table.wait_dirty()
             table.drain_info()
-            got = table.drain()
+            got = table.drain_updates()
             for i in np.flatnonzero(got.key == slots[0]).tolist():
                 value = float(got.value(i)) if got.kind[i] else None
                 rows.append((int(got.state[i]), value, int(got.merged[i])))

@@ -53,8 +53,8 @@ class Victim:
                     await self._table.wait_dirty()
             except TimeoutError:
                 pass  # everybody is silent: go on with requests
-            self._take_rows(self._table.drain(self._random.choice([1, 1 << 12, 64 << 20])))
-            self._table.info(self._table.drain_info())
+            self._take_rows(self._table.drain_updates(self._random.choice([1, 1 << 12, 64 << 20])))
+            self._table.read_info(self._table.drain_info())
             await self._ask_some()
             await self._renew_lost()
             if time.monotonic() - reported_at > _SAY:
@@ -63,9 +63,9 @@ class Victim:
         self._report_progress()
 
     async def _add_channels(self, those: list[str]) -> None:
-        slots = await self._table.add(those)
+        slots = await self._table.add_channels(those)
         self._owner.update(zip(slots.tolist(), those, strict=True))
-        await self._table.subscribe(slots)
+        await self._table.subscribe_slots(slots)
 
     def _take_rows(self, rows: Columns) -> None:
         self.counters["drained"] += len(rows)
@@ -95,13 +95,13 @@ class Victim:
         kind = self._random.choice([None, None, Kind.STRING])
         honest = [s for s in slots.tolist() if self._owner[s].startswith("TRUE")]
         if kind is None:
-            got = await self._table.read(slots, 0.2)
+            got = await self._table.read_values(slots, 0.2)
             rows = np.flatnonzero(got.code == ECA_NORMAL).tolist()
             for i in rows:
                 self._check_row(int(got.values.key[i]), got.values, i)
         else:
             # The fake server converts nothing, so that every answer is of a wrong type.
-            got = await self._table.read(slots, 0.2, kind=kind)
+            got = await self._table.read_values(slots, 0.2, kind=kind)
             for i in range(len(slots)):
                 got.values.value(i)
         self.counters["reads"] += len(slots)
@@ -111,7 +111,7 @@ class Victim:
         lying = [s for s, name in self._owner.items() if name.startswith("LIE")]
         slots = np.concatenate([slots, np.array(lying[:10], np.int64)])
         values = Columns.from_values(slots, [1.0] * len(slots), [None] * len(slots))
-        await self._table.write(slots, values, 0.1)
+        await self._table.write_values(slots, values, 0.1)
         self.counters["writes"] += len(slots)
 
     async def _renew_lost(self) -> None:
@@ -121,7 +121,7 @@ class Victim:
             lost = sorted({*lost, *self._some_slots(3).tolist()})
         if not lost:
             return
-        await self._table.remove(np.array(lost, np.int64))
+        await self._table.remove_slots(np.array(lost, np.int64))
         await self._add_channels([self._owner.pop(slot) for slot in lost])
         self.counters["again"] += len(lost)
 
@@ -129,7 +129,7 @@ class Victim:
         return np.array(self._random.sample(sorted(self._owner), count), np.int64)
 
     def _report_progress(self) -> None:
-        stats = self._table.stats()
+        stats = self._table.table_stats()
         memory = psutil.Process().memory_info().rss >> 20
         extra = {
             "connected": stats.connected,
@@ -151,7 +151,7 @@ async def main(implementation: str, servers: int) -> int:
             print(spoiled, file=sys.stderr)
             return _SPOILED
         before = time.monotonic()
-        await table.close()
+        await table.close_table()
         took = time.monotonic() - before
         if took > _CLOSES_S:
             print(f"closing took {took:.2f} seconds", file=sys.stderr)

@@ -36,7 +36,7 @@ def told_text(table: ChannelTable, raw: bytes) -> bytes:
     aioca decodes them itself, and puts U+FFFD where they are not UTF-8. Values, which can be asked
     for as bytes, are told as they are.
     """
-    if table.implementation == "aioca":
+    if table.implementation_name == "aioca":
         return raw.decode("utf-8", "replace").encode()
     return raw
 
@@ -48,7 +48,7 @@ def told_cell(table: ChannelTable, kind: int, cell: int) -> int:
     payload. In arrays it stays as it is.
     """
     signalling = cell & 0x7F80_0000 == 0x7F80_0000 and cell & 0x007F_FFFF and not cell & _QUIET
-    if table.implementation == "aioca" and kind == Kind.FLOAT32 and signalling:
+    if table.implementation_name == "aioca" and kind == Kind.FLOAT32 and signalling:
         return cell | _QUIET
     return cell
 
@@ -58,4 +58,4 @@ def sees_counts_of_scalars(table: ChannelTable) -> bool:
 
     aioca takes the first element of a scalar without a look at how many there are.
     """
-    return table.implementation != "aioca"
+    return table.implementation_name != "aioca"

@@ -39,24 +39,24 @@ async def measure(implementation: str) -> list[int]:
                 await _run_round(table, part * fifth + turn)
             gc.collect()
             sizes.append(process.memory_info().rss)
-        await table.remove(anchor)
-        assert table.stats().channels == 0
+        await table.remove_slots(anchor)
+        assert table.table_stats().channels == 0
     return sizes
 
 
 async def _run_round(table: ChannelTable, turn: int) -> None:
     names = ["V:DOUBLE", "V:DOUBLES", "V:STRING", "V:ENUM"]
-    slots = await table.add(names * AT_ONCE)
-    await table.subscribe(slots)
+    slots = await table.add_channels(names * AT_ONCE)
+    await table.subscribe_slots(slots)
     assert (await table.wait_connected(slots, WAIT)).all()
     one = [float(turn), np.arange(100.0) + turn, b"%d" % turn, turn % 16]
-    codes = await table.write(slots, columns(one * AT_ONCE), WAIT)
+    codes = await table.write_values(slots, columns(one * AT_ONCE), WAIT)
     assert set(codes.tolist()) == {ECA.NORMAL}
-    got = await table.read(slots, WAIT)
+    got = await table.read_values(slots, WAIT)
     assert set(got.code.tolist()) == {ECA.NORMAL}
     assert [got.values.value(i) for i in range(0, len(slots), 4)] == [turn] * AT_ONCE
-    table.drain()
-    await table.remove(slots)
+    table.drain_updates()
+    await table.remove_slots(slots)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ LONG = 10 * WAIT
 
 async def connected(table: ChannelTable, *names: str) -> Slots:
     """Slots of `names`, all connected."""
-    slots = await table.add(names)
+    slots = await table.add_channels(names)
     up = await table.wait_connected(slots, WAIT)
     assert up.all(), [name for name, is_up in zip(names, up, strict=True) if not is_up]
     return slots
@@ -34,7 +34,7 @@ async def drained_until(
         while True:
             await table.wait_dirty()
             table.drain_info()
-            got = table.drain()
+            got = table.drain_updates()
             assert (np.diff(got.key) > 0).all()
             seen.update((int(slot), got.value(i)) for i, slot in enumerate(got.key))
             if enough(seen):
@@ -48,7 +48,7 @@ async def drained_until_state(table: ChannelTable, slots: Slots, state: State) -
         while left:
             await table.wait_dirty()
             table.drain_info()
-            got = table.drain()
+            got = table.drain_updates()
             left -= set(got.key[got.state == state].tolist())
 
 
@@ -57,7 +57,7 @@ async def info_until(table: ChannelTable, enough: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT):
         while not enough():
             await table.wait_dirty()
-            table.drain()
+            table.drain_updates()
             table.drain_info()
 
 

@@ -134,7 +134,7 @@ class ApiServer:
 
     def _spawn(self, name: str, *argv: str) -> None:
         log = self.folder / f"{name}.log"
-        self._processes.append(Process.spawn(argv, log=log, cwd=self.folder))
+        self._processes.append(Process.spawn_process(argv, log=log, cwd=self.folder))
 
     @property
     def url(self) -> str:

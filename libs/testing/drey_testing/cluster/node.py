@@ -247,7 +247,7 @@ class Node:
         log = self.folder / f"{name}.log"
         # what they make is for the users of pods, too
         open_to_all = ("sh", "-c", 'umask 022; exec "$@"', "sh", *argv)
-        self._processes[name] = Process.spawn(open_to_all, log=log, cwd=self.folder)
+        self._processes[name] = Process.spawn_process(open_to_all, log=log, cwd=self.folder)
 
     async def _until(self, condition: Callable[[], bool], failure: str) -> None:
         end = time.monotonic() + _START_S

@@ -46,7 +46,7 @@ async def page_of_keys(
     return [_to_key(row) for row in rows]
 
 
-async def insert(conn: Connection, key: Key) -> None:
+async def insert_key(conn: Connection, key: Key) -> None:
     """Add a key in the caller's transaction. AlreadyExists where its name is taken.
 
     A key of the same name that has expired is revoked: names are unique among the living.
@@ -90,7 +90,7 @@ async def living_admins(conn: Connection, now_ns: int) -> int:
     return count
 
 
-async def revoke(conn: Connection, key_id: str, now_ns: int) -> tuple[Key, bool]:
+async def revoke_key(conn: Connection, key_id: str, now_ns: int) -> tuple[Key, bool]:
     """(the key, revoked; whether it is only now), in the caller's transaction.
 
     NotFound; FailedPrecondition (PROTECTED) for the last admin key that lets somebody in.
@@ -102,7 +102,7 @@ async def revoke(conn: Connection, key_id: str, now_ns: int) -> tuple[Key, bool]
     key = _to_key(row)
     if key.revoke_time_ns:
         return key, False
-    if ADMIN in key.roles and key.alive(now_ns) and admins <= 1:
+    if ADMIN in key.roles and key.is_alive(now_ns) and admins <= 1:
         raise FailedPrecondition(
             f"{key.name!r} is the last admin key; make another one first",
             reason=Reason.PROTECTED,

@@ -17,7 +17,7 @@ from drey_core.values import Columns
 from drey_gateway.domain.drift import Reference
 from drey_runtime.directory_codec import decode_catalog, decode_metadata
 from drey_runtime.mapping.columns import ColumnsReader
-from drey_runtime.upstream import read_stream, translated
+from drey_runtime.upstream import read_stream, translate_errors
 
 _DEADLINE_S = 20.0
 
@@ -28,7 +28,7 @@ class ReferenceClient:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: Any = pb_grpc.ReferenceServiceStub(channel)
 
-    async def read(
+    async def read_reference(
         self, state: bytes, known_references: Mapping[str, Reference], likely: str
     ) -> Reference:
         """The snapshot that an encoded `StateRef` is: by id one of `known_references`, if it can.
@@ -42,7 +42,7 @@ class ReferenceClient:
         )
         parts: list[pb.ReadReferenceResponse] = []
         async with (
-            translated("snapshot"),
+            translate_errors("snapshot"),
             read_stream(self._stub.ReadReference(request, timeout=_DEADLINE_S)) as messages,
         ):
             async for part in messages:
@@ -65,8 +65,8 @@ def _assemble_reference(parts: list[pb.ReadReferenceResponse]) -> Reference:
         MetadataIndex(decode_metadata(raw) for p in parts for raw in p.metadata_pages),
         np.concatenate([f.pv_numbers for f in read_parts]) if read_parts else np.zeros(0, np.int64),
         np.concatenate([f.roles for f in read_parts]) if read_parts else np.zeros(0, np.uint8),
-        Columns.concat([f.columns for f in read_parts]),
+        Columns.concat_columns([f.columns for f in read_parts]),
     )
     # made here, where the event loop does not wait for it
-    assert reference.encoder and reference.index
+    assert reference.row_encoder and reference.selector_index
     return reference

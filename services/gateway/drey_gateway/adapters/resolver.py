@@ -11,7 +11,7 @@ from drey.common.v1 import selector_pb2
 from drey.internal.directory.v1 import directory_service_pb2 as pb
 from drey.internal.directory.v1 import directory_service_pb2_grpc as pb_grpc
 from drey_core.values import I8
-from drey_runtime.upstream import read_stream, translated
+from drey_runtime.upstream import read_stream, translate_errors
 
 _DEADLINE_S = 5.0
 
@@ -22,7 +22,7 @@ class CatalogResolver:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub: Any = pb_grpc.DirectoryServiceStub(channel)
 
-    async def resolve(
+    async def resolve_selector(
         self, selector: selector_pb2.Selector, allow_unknown: bool
     ) -> tuple[I8, list[str]]:
         """As `Resolver`; `Unavailable` when the service does not answer within 5 s."""
@@ -30,7 +30,7 @@ class CatalogResolver:
         not_found: list[str] = []
         request = pb.ResolveChannelsRequest(selector=selector, allow_unknown=allow_unknown)
         async with (
-            translated("snapshot"),
+            translate_errors("snapshot"),
             read_stream(self._stub.ResolveChannels(request, timeout=_DEADLINE_S)) as parts,
         ):
             async for part in parts:

@@ -74,7 +74,7 @@ class ArrayPacer:
         """These channels are sent as they are now, whatever the limits say."""
         self._note_sent(sent, image.fixed_values(self._channels[sent]), now)
 
-    def passing(self, lacking: Mask, image: LiveImage, now: float) -> Mask:
+    def passing_mask(self, lacking: Mask, image: LiveImage, now: float) -> Mask:
         """Which of the changed channels, and of those held back, are to be sent; they are taken as
         sent, and the others wait."""
         lacking = lacking | self.held

@@ -36,7 +36,7 @@ class Deadband:
         """Stands for it in tokens: what is held under another dead-band may be further off."""
         return struct.pack("<ddd", self.absolute, self.relative, self.tolerances)
 
-    def bounds(self, rows: I8, directory: Directory) -> tuple[F8, F8]:
+    def value_bounds(self, rows: I8, directory: Directory) -> tuple[F8, F8]:
         """(absolute, relative) of PVs by row of the directory, shape (2, n)."""
         absolute, relative = (
             np.stack([directory.setpoint_tolerance[i][rows], directory.readback_tolerance[i][rows]])
@@ -53,7 +53,7 @@ class DeadbandFilter:
 
     def __init__(self, deadband: Deadband, channels: I8, rows: I8, directory: Directory) -> None:
         self._deadband, self._channels = deadband, channels
-        self._absolute, self._relative = deadband.bounds(rows, directory)
+        self._absolute, self._relative = deadband.value_bounds(rows, directory)
         # of kind NONE: it is not known what the client holds
         self._sent = np.zeros(channels.shape, FIXED_DTYPE)
         self._recheck = False
@@ -72,16 +72,16 @@ class DeadbandFilter:
         """All channels of the PVs at `index` are sent as they are now."""
         self._sent[:, index] = image.fixed_values(self._channels[:, index])
 
-    def passing(self, lacking: Mask, image: LiveImage) -> Mask:
+    def passing_mask(self, lacking: Mask, image: LiveImage) -> Mask:
         """Which of the changed channels are to be sent; they are taken as sent."""
         held = self._sent
         if self._recheck:
             unknown = (held["kind"] == Kind.NONE) & (self._channels > 0)
-            lacking = lacking | _banded(held["kind"]) | unknown
+            lacking = lacking | _banded_kinds(held["kind"]) | unknown
             self._recheck = False
         lacking_rows = np.nonzero(lacking)
         before, now = held[lacking_rows], image.fixed_values(self._channels[lacking_rows])
-        numbers = _banded(before["kind"]) & _banded(now["kind"])
+        numbers = _banded_kinds(before["kind"]) & _banded_kinds(now["kind"])
         for name in _ALARM:
             numbers &= before[name] == now[name]
         rows = np.flatnonzero(numbers)
@@ -100,6 +100,6 @@ class DeadbandFilter:
         return out
 
 
-def _banded(kind: U1) -> Mask:
+def _banded_kinds(kind: U1) -> Mask:
     mask: Mask = numeric_mask(kind) & (kind != Kind.BOOL)
     return mask

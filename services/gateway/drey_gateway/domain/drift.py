@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from drey_core.compare import DifferenceClass, Summary, compare, summarise
+from drey_core.compare import DifferenceClass, Summary, compare, summarise_classes
 from drey_core.directory import (
     ROLE_READBACK,
     ROLE_SETPOINT,
@@ -82,7 +82,9 @@ class Reference:
             chosen = np.flatnonzero(roles == role)
             source = np.full(len(numbers), len(columns), np.int64)
             source[np.searchsorted(numbers, pv_numbers[chosen])] = chosen
-            sides.append(Columns.concat([columns, Columns.empty(1)]).take(source))
+            sides.append(
+                Columns.concat_columns([columns, Columns.empty_columns(1)]).take_rows(source)
+            )
         return cls(snapshot_id, time_ns, directory, metadata, numbers, sides[0], sides[1])
 
     def __len__(self) -> int:
@@ -99,12 +101,12 @@ class Reference:
         return [self.directory.names[row] for row in self.rows.tolist()]
 
     @cached_property
-    def encoder(self) -> RowEncoder:
+    def row_encoder(self) -> RowEncoder:
         """Encodes its values; for the event loop only."""
         return RowEncoder(self.names, self.numbers)
 
     @cached_property
-    def index(self) -> SelectorIndex:
+    def selector_index(self) -> SelectorIndex:
         """The PVs by what they were called then."""
         directory, rows = self.directory, self.rows.tolist()
         return SelectorIndex(
@@ -189,7 +191,7 @@ class DriftTable:
         self._live = live
         self._counter = self._metadata_generation = -1
         self._stored = (reference.setpoint, reference.readback)
-        self._rows = DriftRowEncoder(reference.encoder, reference.numbers, *self._stored)
+        self._rows = DriftRowEncoder(reference.row_encoder, reference.numbers, *self._stored)
         self._channels = np.zeros((2, n), np.int64)
         self._slots = np.zeros((2, n), np.int64)
         self._absolute, self._relative = np.zeros((2, n)), np.zeros((2, n))
@@ -213,7 +215,7 @@ class DriftTable:
 
     # --- keeping up ---
 
-    def advance(self, stale: frozenset[int]) -> bool:
+    def advance_classes(self, stale: frozenset[int]) -> bool:
         """Compare what has changed, at once; whether anything of it can be told."""
         self.instant += 1
         live, image = self._live, self._live.image
@@ -221,7 +223,7 @@ class DriftTable:
         news = not bound or stale != self.stale
         moved = np.zeros(len(self), bool) if bound else self._bind_directory()
         streams = enumerate(shard.stream for shard in live.shards)
-        points = {n: (stream.position, stream.seen) for n, stream in streams}
+        points = {n: (stream.known_position, stream.newest_point) for n, stream in streams}
         self._positions = {n: position for n, (position, _) in points.items()}
         self._seen = {n: seen for n, (_, seen) in points.items()}
         if self._metadata_generation != live.metadata_generation:
@@ -253,13 +255,13 @@ class DriftTable:
         channels[1, here] = directory.readback_channel[directory_rows]
         news: Mask = (channels != self._channels).any(axis=0)
         self._channels = channels
-        self._slots = np.stack([live.image.slots(channel) for channel in channels])
+        self._slots = np.stack([live.image.slots_of_channels(channel) for channel in channels])
         self._absolute, self._relative = self._look_up_tolerances(here, directory_rows)
         names = [
             directory.names[row] if row >= 0 else name
             for row, name in zip(rows.tolist(), reference.names, strict=True)
         ]
-        news |= self._rows.rename(names)
+        news |= self._rows.rename_rows(names)
         self.generation = live.generation
         self._manner, self._all = b"", None
         self._counts.clear()
@@ -303,10 +305,10 @@ class DriftTable:
         was_listed = self._listed[rows]
         classes, deviations = self._classes[:, rows], self._deviations[:, rows]
         for role in (0, 1):
-            stored, channels = self._stored[role].take(rows), self._channels[role, rows]
+            stored, channels = self._stored[role].take_rows(rows), self._channels[role, rows]
             result = compare(
                 stored,
-                image.columns(channels),
+                image.columns_of_channels(channels),
                 self._absolute[role, rows],
                 self._relative[role, rows],
                 reference_labels=_row_labels(reference.metadata.labels, stored.key),
@@ -341,13 +343,16 @@ class DriftTable:
     def _encode_rows(self, rows: I8) -> None:
         """Encode the rows that are listed, forget the bytes of the others."""
         listed = rows[self._listed[rows]]
-        self._rows.forget(rows[~self._listed[rows]])
+        self._rows.forget_rows(rows[~self._listed[rows]])
         if len(listed) == 0:
             return
         image = self._live.image
-        self._rows.encode(
+        self._rows.encode_rows(
             listed,
-            (image.columns(self._channels[0, listed]), image.columns(self._channels[1, listed])),
+            (
+                image.columns_of_channels(self._channels[0, listed]),
+                image.columns_of_channels(self._channels[1, listed]),
+            ),
             self._channels[:, listed] > 0,
             self._freshness[listed],
             self._classes[:, listed],
@@ -358,7 +363,7 @@ class DriftTable:
 
     # --- for one watcher ---
 
-    def select(self, rows: I8 | None) -> WatchSelection:
+    def select_rows(self, rows: I8 | None) -> WatchSelection:
         """The PVs of a watcher by row, ascending; None: all. Good until the directory changes."""
         if rows is None and self._all is not None:
             return self._all
@@ -403,7 +408,7 @@ class DriftTable:
             channels += self._channels[role, enums].tolist()
         return channels
 
-    def everything(self, selection: WatchSelection, position: DriftPosition) -> I8:
+    def baseline_rows(self, selection: WatchSelection, position: DriftPosition) -> I8:
         """Rows of all PVs that are not the same, as sent now: a baseline."""
         self._note_sent(selection, position)
         return selection.rows[self._listed[selection.rows]]
@@ -423,18 +428,18 @@ class DriftTable:
         classes = self._classes[:, selection.rows]
         lacking |= (classes == _WITHIN) & (self._deviations[:, selection.rows] >= self.hysteresis)
         self._note_sent(selection, position)
-        return self._split(selection.rows[lacking.any(axis=0)], 0)
+        return self._split_rows(selection.rows[lacking.any(axis=0)], 0)
 
-    def step(self, selection: WatchSelection, position: DriftPosition) -> DriftStep:
+    def next_step(self, selection: WatchSelection, position: DriftPosition) -> DriftStep:
         """What changed since the last call, as sent now."""
         if position.turn == self.turn:
             return DriftStep(np.zeros(0, np.int64), np.zeros(0, np.int64))
         rows = selection.rows[self._versions[selection.rows] > position.turn]
         before = position.changes
         self._note_sent(selection, position)
-        return self._split(rows, max(position.changes - before - len(rows), 0))
+        return self._split_rows(rows, max(position.changes - before - len(rows), 0))
 
-    def reselect(
+    def reselect_rows(
         self, old: WatchSelection, new: WatchSelection, position: DriftPosition
     ) -> DriftStep:
         """Watch other rows: what joins, and what leaves. The old ones were sent, by `step`."""
@@ -444,7 +449,7 @@ class DriftTable:
         gone = left[self._listed[left]]
         return DriftStep(joined[self._listed[joined]], self.reference.numbers[gone])
 
-    def _split(self, rows: I8, merged: int) -> DriftStep:
+    def _split_rows(self, rows: I8, merged: int) -> DriftStep:
         listed = self._listed[rows]
         return DriftStep(rows[listed], self.reference.numbers[rows[~listed]], merged)
 
@@ -464,7 +469,7 @@ class DriftTable:
             told = self._told_classes(selection.rows)
             every = np.ones(len(selection), bool)
             counts = DriftCounts(
-                summarise(told[0], every, told[1], every),
+                summarise_classes(told[0], every, told[1], every),
                 len(stale_numbers(selection, self.stale, self._live.shard_count)),
             )
             self._counts[key] = counts

@@ -12,7 +12,7 @@ from drey_core.directory import LabelSource
 from drey_core.tolerance import F8
 from drey_core.values import I8, U1, Columns, State
 from drey_core.wire import RowEncoder
-from drey_core.wire_values import wrap
+from drey_core.wire_values import wrap_payload
 from drey_gateway.domain.image import Mask
 
 LARGE_BYTES = 256 << 10
@@ -37,7 +37,7 @@ class DriftRowEncoder:
         self._stored_bytes: NDArray[Any] = np.full(len(numbers), b"", object)
         self._bytes: NDArray[Any] = np.full(len(numbers), b"", object)
 
-    def rename(self, names: Sequence[str]) -> Mask:
+    def rename_rows(self, names: Sequence[str]) -> Mask:
         """Give the PVs' names of now; which are others."""
         if names == self.names:
             return np.zeros(len(names), bool)
@@ -50,12 +50,12 @@ class DriftRowEncoder:
         encoded_rows: list[bytes] = self._bytes[rows].tolist()
         return encoded_rows
 
-    def forget(self, rows: I8) -> None:
+    def forget_rows(self, rows: I8) -> None:
         """Give their memory back."""
         self._bytes[rows] = b""
         self._stored_bytes[rows] = b""
 
-    def encode(
+    def encode_rows(
         self,
         rows: I8,
         values: tuple[Columns, Columns],
@@ -67,7 +67,7 @@ class DriftRowEncoder:
         labels: tuple[LabelSource, LabelSource],
     ) -> None:
         """Encode some rows, `present` and `classes` of shape (2, m), `labels` of now and then."""
-        live = self._now.encode(
+        live = self._now.encode_rows(
             rows,
             *values,
             freshness,
@@ -90,16 +90,16 @@ class DriftRowEncoder:
             if differs:
                 tail += _DIFFERENT
             if len(now) + len(then) > LARGE_BYTES:
-                now, then = _bare(row, self._now), _bare(row, self._then)
+                now, then = _bare_row(row, self._now), _bare_row(row, self._then)
                 tail += _TOO_LARGE
-            self._bytes[row] = wrap(_ROWS, now + _STORED_TAG + then[1:] + tail)
+            self._bytes[row] = wrap_payload(_ROWS, now + _STORED_TAG + then[1:] + tail)
 
     def _stored_rows(self, rows: I8, labels: LabelSource) -> list[bytes]:
         """Values of the reference never change: each row of them is encoded once."""
         new = rows[self._stored_bytes[rows] == b""]
         if len(new):
-            setpoint, readback = (side.take(new) for side in self._stored)
-            encoded = self._then.encode(
+            setpoint, readback = (side.take_rows(new) for side in self._stored)
+            encoded = self._then.encode_rows(
                 new,
                 setpoint,
                 readback,
@@ -112,6 +112,6 @@ class DriftRowEncoder:
         return encoded_rows
 
 
-def _bare(row: int, encoder: RowEncoder) -> bytes:
+def _bare_row(row: int, encoder: RowEncoder) -> bytes:
     """Name and number of a PV."""
-    return encoder.encode(np.array([row]), None, None)[0]
+    return encoder.encode_rows(np.array([row]), None, None)[0]

@@ -69,7 +69,7 @@ class Since:
     def __init__(self) -> None:
         self._since: dict[tuple[Code, Subject], int] = {}
 
-    def see(self, findings: Iterable[Finding], now_ns: int) -> list[int]:
+    def times_first_seen(self, findings: Iterable[Finding], now_ns: int) -> list[int]:
         """When each was found first; what is not found is forgotten."""
         keys = [(f.code, f.subject) for f in findings]
         self._since = {key: self._since.get(key, now_ns) for key in keys}
@@ -142,7 +142,11 @@ def of_instances(book: InstanceBook, now: int, held: Iterable[Override] = ()) ->
     """Findings about IOCs, double names and the instances of services; `now` is monotonic."""
     forced = {override.ioc: override for override in held}
     out = [_of_override(override) for override in forced.values()]
-    out += [finding for ioc in book.iocs(now) for finding in _of_ioc(ioc, ioc.address in forced)]
+    out += [
+        finding
+        for ioc in book.ioc_summaries(now)
+        for finding in _of_ioc(ioc, ioc.address in forced)
+    ]
     out += [
         Finding(
             Code.SERVED_TWICE,
@@ -155,7 +159,7 @@ def of_instances(book: InstanceBook, now: int, held: Iterable[Override] = ()) ->
             " the right one",
             (double.name,),
         )
-        for double in book.doubles(now)
+        for double in book.double_names(now)
     ]
     out += [
         Finding(
@@ -165,11 +169,11 @@ def of_instances(book: InstanceBook, now: int, held: Iterable[Override] = ()) ->
             f"instances of {service} are of versions {', '.join(versions)}",
             "nothing while an upgrade runs; otherwise restart those of the older version",
         )
-        for service, versions in book.versions(now).items()
+        for service, versions in book.service_versions(now).items()
         if len(versions) > 1
     ]
     full: dict[str, list[str]] = {}
-    for service, instance, queue in book.drops(now):
+    for service, instance, queue in book.queue_drops(now):
         full.setdefault(instance, []).append(f"{service}'s {queue.name} ({queue.dropped} so far)")
     out += [
         Finding(
@@ -277,7 +281,7 @@ def _host_of(shard: Shard) -> str:
 
 def _of_clocks(shards: Sequence[Shard], host: str) -> list[Finding]:
     """One for each host whose clock differs from ours."""
-    skews = {_host_of(s): s.health.skew_ns for s in shards if s.health.skewed}
+    skews = {_host_of(s): s.health.skew_ns for s in shards if s.health.clock_skewed}
     return [
         Finding(
             Code.CLOCK_SKEW,

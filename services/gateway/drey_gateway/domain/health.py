@@ -27,7 +27,7 @@ class ShardHealth:
     _differences: deque[int] = field(default_factory=lambda: deque(maxlen=SIGNS_COMPARED))
     _compared: str = ""
 
-    def heard(self, now: int) -> None:
+    def note_heard(self, now: int) -> None:
         """A sign of life came."""
         self.heard_at = now
 
@@ -43,7 +43,7 @@ class ShardHealth:
         self._differences.append(sent_ns - received_ns)
         self.skew_ns = max(self._differences)
 
-    def synced(self, in_sync: bool, now: int) -> None:
+    def note_sync(self, in_sync: bool, now: int) -> None:
         """Say whether the stream is complete."""
         if in_sync:
             self.out_of_sync_since = None
@@ -51,7 +51,7 @@ class ShardHealth:
             self.out_of_sync_since = now
 
     @property
-    def skewed(self) -> bool:
+    def clock_skewed(self) -> bool:
         """Whether the clocks of the two hosts differ by more than anybody should bear."""
         return abs(self.skew_ns) > SKEW_TOLD_NS
 

@@ -54,7 +54,7 @@ class LiveImage:
 
     def add_pages(self, numbers: I8) -> None:
         """Make room for pages; slots given out before stay what they are."""
-        new = np.setdiff1d(np.asarray(numbers, np.int64), self.table.numbers)
+        new = np.setdiff1d(np.asarray(numbers, np.int64), self.table.page_numbers)
         if len(new) == 0:
             return
         self.table.add_pages(new)
@@ -70,7 +70,7 @@ class LiveImage:
         self.stamp_epoch = np.concatenate([self.stamp_epoch, np.zeros(more, np.uint64)])
         self.stamp_sequence = np.concatenate([self.stamp_sequence, np.zeros(more, np.uint64)])
 
-    def slots(self, channels: I8) -> I8:
+    def slots_of_channels(self, channels: I8) -> I8:
         """Slot of each channel; 0 for channel 0 and those of pages not here."""
         number = channels >> PAGE_SHIFT
         if len(self._bases) == 0:
@@ -79,16 +79,16 @@ class LiveImage:
         known_slots = (number < len(self._bases)) & (base > 0) & (channels > 0)
         return np.where(known_slots, base + (channels & PAGE_MASK), 0)
 
-    def columns(self, channels: I8) -> Columns:
+    def columns_of_channels(self, channels: I8) -> Columns:
         """Values of channels, in their order."""
-        return self.table.columns(channels)
+        return self.table.columns_of_channels(channels)
 
     def fixed_values(self, channels: I8) -> NDArray[np.void]:
         """Values of channels without times and heap, of `FIXED_DTYPE`; any shape."""
         out = np.zeros(channels.shape, FIXED_DTYPE)
-        if len(self.table.numbers) == 0:
+        if len(self.table.page_numbers) == 0:
             return out
-        places, known_pages = find_pages(self.table.numbers, channels >> PAGE_SHIFT)
+        places, known_pages = find_pages(self.table.page_numbers, channels >> PAGE_SHIFT)
         index = FlatIndex(places, channels & PAGE_MASK)
         for name in VALUES_NAMES:
             cells, where = index.cells(self.table.pages.values, name)
@@ -98,19 +98,19 @@ class LiveImage:
 
     def apply_batch(self, columns: Columns, epoch: int, sequence: int) -> I8:
         """Apply one step of a shard's stream; the slots that changed."""
-        slots = self.slots(columns.key)
+        slots = self.slots_of_channels(columns.key)
         # a page read from the image may be ahead of the stream
         known_slots = (slots > 0) & self._older_than(slots, np.uint64(epoch), np.uint64(sequence))
         if not known_slots.all():
-            columns, slots = columns.take(known_slots), slots[known_slots]
-        self.table.apply(columns)
+            columns, slots = columns.take_rows(known_slots), slots[known_slots]
+        self.table.apply_batch(columns)
         self._touch_slots(slots)
         self.updates[slots] += 1 + columns.merged.astype(np.int64)
         self.stamp_epoch[slots] = epoch
         self.stamp_sequence[slots] = sequence
         return slots
 
-    def touch(self, slots: I8) -> None:
+    def touch_slots(self, slots: I8) -> None:
         """Count slots as changed although their values are not: what belongs to them is."""
         self._touch_slots(slots[slots > 0])
 
@@ -129,7 +129,7 @@ class LiveImage:
             return np.zeros(0, np.int64)
         self.add_pages(pages.numbers[there])
         channels = _page_channels(pages.numbers[there])
-        slots = self.slots(channels)
+        slots = self.slots_of_channels(channels)
         page_epoch = np.repeat(epoch[there], PAGE_SLOTS)
         whole = sequence[there, None]
         page_sequence = (whole - np.minimum(ages[there], whole)).reshape(-1)
@@ -138,11 +138,11 @@ class LiveImage:
         channels, slots = channels[newer], slots[newer]
         self.stamp_epoch[slots] = page_epoch[newer]
         self.stamp_sequence[slots] = page_sequence[newer]
-        columns = pages.columns(channels)
+        columns = pages.columns_of_channels(channels)
         rows = np.flatnonzero(self._differing_rows(columns, channels))
         changed = slots[rows]
         if len(rows):
-            self.table.apply(columns.take(rows))
+            self.table.apply_batch(columns.take_rows(rows))
             self._touch_slots(changed)
             self.updates[changed] += 1
         return changed
@@ -154,7 +154,7 @@ class LiveImage:
         return older
 
     def _differing_rows(self, columns: Columns, channels: I8) -> Mask:
-        mine = self.table.columns(channels)
+        mine = self.table.columns_of_channels(channels)
         different: Mask = columns.receive_time != mine.receive_time
         different |= columns.origin != mine.origin
         for name in _FIXED[:-1]:

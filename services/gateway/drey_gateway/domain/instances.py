@@ -99,7 +99,7 @@ class IocSummary:
         return self.channels > 0 and self.connected == 0
 
     @property
-    def troubled(self) -> bool:
+    def has_trouble(self) -> bool:
         """Whether somebody should look at it."""
         return self.is_down or bool(self.silent_since_ns or self.breakers or self.hung)
 
@@ -112,7 +112,7 @@ class InstanceBook:
         self.heard_at: int | None = None
         """When any sign of life came last. This process gives one, too: none means no way."""
 
-    def note(self, sign: InstanceSign, now: int) -> None:
+    def note_sign(self, sign: InstanceSign, now: int) -> None:
         """A sign of life came."""
         self.heard_at = now
         key = (sign.service, sign.name)
@@ -142,15 +142,15 @@ class InstanceBook:
             if address in instance.iocs and now - at <= _HUNG_TOLD_NS
         }
 
-    def living(self, now: int) -> list[Instance]:
+    def living_instances(self, now: int) -> list[Instance]:
         """Those that gave a sign of life of late, by service and name."""
         self._forget_silent(now)
         return [self._instances[key] for key in sorted(self._instances)]
 
-    def iocs(self, now: int, also: Iterable[str] = ()) -> list[IocSummary]:
+    def ioc_summaries(self, now: int, also: Iterable[str] = ()) -> list[IocSummary]:
         """All IOCs, and those in `also`: those in trouble first, then by address."""
         summaries = {address: IocSummary(address) for address in also}
-        for instance in self.living(now):
+        for instance in self.living_instances(now):
             for state in instance.iocs.values():
                 ioc = summaries.setdefault(state.address, IocSummary(state.address))
                 ioc.timeouts += state.timeouts
@@ -161,12 +161,12 @@ class InstanceBook:
                 if instance.sign.service == "monitor":
                     _add_watched(ioc, state)
                     ioc.hung_of_late |= state.address in instance.hung_at
-        return sorted(summaries.values(), key=lambda ioc: (not ioc.troubled, ioc.address))
+        return sorted(summaries.values(), key=lambda ioc: (not ioc.has_trouble, ioc.address))
 
-    def doubles(self, now: int) -> list[DoubleName]:
+    def double_names(self, now: int) -> list[DoubleName]:
         """Names at two servers, each once, as it was seen first."""
         first: dict[str, DoubleName] = {}
-        every = (d for instance in self.living(now) for d in instance.sign.doubles)
+        every = (d for instance in self.living_instances(now) for d in instance.sign.doubles)
         for double in sorted(every, key=lambda d: (d.name, d.since_ns)):
             first.setdefault(double.name, double)
         return list(first.values())
@@ -174,28 +174,28 @@ class InstanceBook:
     def standbys(self, now: int) -> dict[int, list[tuple[str, bool]]]:
         """Who keeps each shard warm, by name, and whether its channels are connected already."""
         out: dict[int, list[tuple[str, bool]]] = {}
-        for instance in self.living(now):
+        for instance in self.living_instances(now):
             for shard, warm in instance.sign.standbys.items():
                 out.setdefault(shard, []).append((instance.sign.name, warm))
         return out
 
     def standbys_asked(self, now: int) -> int:
         """Warm standbys that each shard is to have, by what the monitors were told."""
-        return max((i.sign.standbys_asked for i in self.living(now)), default=0)
+        return max((i.sign.standbys_asked for i in self.living_instances(now)), default=0)
 
-    def drops(self, now: int) -> list[tuple[str, str, Queue]]:
+    def queue_drops(self, now: int) -> list[tuple[str, str, Queue]]:
         """(service, instance, queue) of queues that dropped something within the last minute."""
         return [
             (i.sign.service, i.sign.name, queue)
-            for i in self.living(now)
+            for i in self.living_instances(now)
             for queue in i.sign.queues
             if now - i.dropped_at.get(queue.name, -_DROPPED_TOLD_NS - 1) <= _DROPPED_TOLD_NS
         ]
 
-    def versions(self, now: int) -> dict[str, list[str]]:
+    def service_versions(self, now: int) -> dict[str, list[str]]:
         """Versions of the instances of each service, each once."""
         out: dict[str, set[str]] = {}
-        for instance in self.living(now):
+        for instance in self.living_instances(now):
             out.setdefault(instance.sign.service, set()).add(instance.sign.version)
         return {service: sorted(numbers) for service, numbers in sorted(out.items())}
 

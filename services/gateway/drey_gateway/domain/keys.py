@@ -31,7 +31,7 @@ class Key:
     created_by: str
     limited: tuple[LimitedRole, ...] = ()
 
-    def alive(self, now_ns: int) -> bool:
+    def is_alive(self, now_ns: int) -> bool:
         """Whether it lets anybody in."""
         expired = self.expire_time_ns and self.expire_time_ns <= now_ns
         return not self.revoke_time_ns and not expired
@@ -74,7 +74,7 @@ class KeyRing:
         self._by_prefix: dict[str, list[Key]] = {}
         self._by_id: dict[str, Key] = {}
 
-    def load(self, keys: Iterable[Key]) -> None:
+    def load_keys(self, keys: Iterable[Key]) -> None:
         """Replace all keys."""
         by_prefix: dict[str, list[Key]] = {}
         by_id: dict[str, Key] = {}
@@ -101,7 +101,7 @@ class KeyRing:
 
     def next_expiry(self, now_ns: int) -> int:
         """When the next of the keys that live expires, in nanoseconds; 0: none does."""
-        ends = (k.expire_time_ns for k in self._by_id.values() if k.alive(now_ns))
+        ends = (k.expire_time_ns for k in self._by_id.values() if k.is_alive(now_ns))
         return min((end for end in ends if end), default=0)
 
     def require_alive(self, key_id: str, now_ns: int) -> Key:

@@ -77,14 +77,14 @@ class LiveState:
 
     def apply_batch(self, shard: int, batch: BusBatch) -> I8:
         """Take a batch of the bus; the slots that changed."""
-        return self._apply_steps(self.shards[shard].stream.offer(batch))
+        return self._apply_steps(self.shards[shard].stream.offer_batch(batch))
 
     def pages_of(self, shard: int) -> I8:
         """Numbers of a shard's pages, ascending."""
         mine: I8 = self.pages[shard_of_page(self.pages, self.shard_count) == shard]
         return mine
 
-    def resynchronise(
+    def resynchronise_shard(
         self,
         shard: int,
         pages: Pages,
@@ -105,7 +105,7 @@ class LiveState:
             top = epoch.max()
             newest = (int(top), int(sequence[epoch == top].max()))
         whole = bool((epoch > 0).all())
-        steps = self.shards[shard].stream.resynced(newest, fence=fence, whole=whole)
+        steps = self.shards[shard].stream.finish_resync(newest, fence=fence, whole=whole)
         return np.concatenate([changed, self._apply_steps(steps)])
 
     def _apply_steps(self, steps: Sequence[Step]) -> I8:
@@ -115,9 +115,9 @@ class LiveState:
     def pvs_in(self, shard: int, state: State, limit: int) -> list[str]:
         """Names of up to `limit` PVs that have a channel of a shard in a state."""
         table = self.image.table
-        mine = np.flatnonzero(shard_of_page(table.numbers, self.shard_count) == shard)
+        mine = np.flatnonzero(shard_of_page(table.page_numbers, self.shard_count) == shard)
         state_rows = np.flatnonzero(table.pages.values["state"][mine] == state)
-        channels = (table.numbers[mine][state_rows >> PAGE_SHIFT] << PAGE_SHIFT) | (
+        channels = (table.page_numbers[mine][state_rows >> PAGE_SHIFT] << PAGE_SHIFT) | (
             state_rows & PAGE_MASK
         )
         names: dict[str, None] = {}
@@ -141,9 +141,9 @@ class LiveState:
 
         A shard with pages that are new here is out of step until they have been read.
         """
-        new_pages = np.setdiff1d(pages, self.image.table.numbers)
+        new_pages = np.setdiff1d(pages, self.image.table.page_numbers)
         for shard in np.unique(shard_of_page(new_pages, self.shard_count)).tolist():
-            self.shards[shard].stream.lack()
+            self.shards[shard].stream.lack_pages()
         self.image.add_pages(new_pages)
         self.pages = pages
         self._take_metadata(metadata)
@@ -164,7 +164,7 @@ class LiveState:
         self.metadata_generation += 1
         for page in pages:
             self._touch_relabelled(self.metadata.pages.get(page.number), page)
-            self.metadata.replace(page)
+            self.metadata.replace_page(page)
             self.metadata_changed[page.number] = self.metadata_generation
 
     def _touch_relabelled(self, old: MetadataPage | None, new: MetadataPage) -> None:
@@ -175,10 +175,10 @@ class LiveState:
         ]
         if entries:
             channels = np.array(entries, np.int64) + (new.number << PAGE_SHIFT)
-            self.image.touch(self.image.slots(channels))
+            self.image.touch_slots(self.image.slots_of_channels(channels))
 
     @property
-    def index(self) -> SelectorIndex:
+    def selector_index(self) -> SelectorIndex:
         """Selectors over the directory; ids, tags and scopes are not known here."""
         if self._index is None:
             directory = self.directory
@@ -191,7 +191,7 @@ class LiveState:
             )
         return self._index
 
-    def cache(self, fields: Fields) -> RowCache:
+    def row_cache(self, fields: Fields) -> RowCache:
         """Encoded rows of the present directory."""
         if fields not in self._caches:
             self._caches[fields] = RowCache(
@@ -205,21 +205,21 @@ class LiveState:
         """Shards whose values cannot be believed to be the present ones, and why."""
         out = {}
         for number, shard in enumerate(self.shards):
-            shard.health.synced(shard.stream.in_sync, now)
+            shard.health.note_sync(shard.stream.in_sync, now)
             why = shard.health.why_stale(now, bus_connected)
             if why:
                 out[number] = why
         return out
 
-    def positions(self) -> dict[int, Point]:
+    def shard_positions(self) -> dict[int, Point]:
         """How far each shard is applied."""
-        return {n: s.stream.position for n, s in enumerate(self.shards)}
+        return {n: s.stream.known_position for n, s in enumerate(self.shards)}
 
     def token(self, selection: WatchSelection) -> Token:
         """Where a watch stands that has been sent all of the selection that is here."""
         streams = {n: self.shards[n].stream for n in selection.shards}
         return Token(
             selection.digest,
-            {n: s.position for n, s in streams.items()},
-            {n: s.seen for n, s in streams.items()},
+            {n: s.known_position for n, s in streams.items()},
+            {n: s.newest_point for n, s in streams.items()},
         )

@@ -64,7 +64,9 @@ class RowCache:
         self._channels = np.stack([setpoint, readback])
         self._encoder = RowEncoder(directory.names, directory.pv_number)
         self._shards = shard_of_page(self._channels >> PAGE_SHIFT, shard_count)
-        self._slots = np.stack([image.slots(setpoint), image.slots(readback)])
+        self._slots = np.stack(
+            [image.slots_of_channels(setpoint), image.slots_of_channels(readback)]
+        )
         self._has = (setpoint > 0) * SETPOINT + (readback > 0) * READBACK
         # by which channels a row holds (0: none), and PV
         self._bytes: NDArray[Any] = np.full((BOTH + 1, n), b"", object)
@@ -77,11 +79,11 @@ class RowCache:
         """Of the image, when what is watched was last encoded."""
         self.encoded = 0
 
-    def watch(self, rows: I8, shape: ArrayShape | None = None) -> None:
+    def watch_rows(self, rows: I8, shape: ArrayShape | None = None) -> None:
         """Encode these PVs' rows with the others from now on, each once; `leave` ends it."""
         self._count_watcher(rows, shape, 1)
 
-    def leave(self, rows: I8, shape: ArrayShape | None = None) -> None:
+    def leave_rows(self, rows: I8, shape: ArrayShape | None = None) -> None:
         """One watcher less for these."""
         self._count_watcher(rows, shape, -1)
 
@@ -125,7 +127,7 @@ class RowCache:
         row_bytes: list[bytes] = self._bytes[held, rows].tolist()
         return row_bytes
 
-    def columns(
+    def taken_columns(
         self, rows: I8, channels: I8, stale: frozenset[int], shape: ArrayShape | None = None
     ) -> TakenColumns:
         """The values of some PVs as they are now, as `rows` but in columns; of these only extracts
@@ -137,7 +139,7 @@ class RowCache:
         return TakenColumns(
             self._numbers[chosen],
             np.array([ROLE_SETPOINT, ROLE_READBACK], np.uint8)[role],
-            self._image.columns(wanted)
+            self._image.columns_of_channels(wanted)
             if shape is None
             else self._limited_columns(wanted, shape, self._shared_arrays(shape)),
             self._row_freshness(rows, stale)[index],
@@ -156,7 +158,7 @@ class RowCache:
         """As `_whole_rows`, of rows with large arrays."""
         shaped, freshness = self._shared_arrays(shape), self._row_freshness(rows, stale)
         keys = list(zip(held.tolist(), rows.tolist(), strict=True))
-        as_of = list(zip(self._versions(rows, held).tolist(), freshness.tolist(), strict=True))
+        as_of = list(zip(self._row_versions(rows, held).tolist(), freshness.tolist(), strict=True))
         old = [i for i, key in enumerate(keys) if shaped.rows.get(key, ())[:2] != as_of[i]]
         if old:
             encoded = self._encode_limited(rows[old], held[old], freshness[old], shape, shaped)
@@ -174,7 +176,7 @@ class RowCache:
     ) -> list[bytes]:
         there, channels = _held_bits(held), self._held_channels(rows, held)
         self.encoded += len(rows)
-        return self._encoder.encode(
+        return self._encoder.encode_rows(
             rows,
             self._limited_columns(channels[0], shape, shaped),
             self._limited_columns(channels[1], shape, shaped),
@@ -187,13 +189,13 @@ class RowCache:
     def _limited_columns(self, channels: I8, shape: ArrayShape, shaped: _ShapedArrays) -> Columns:
         """Values of channels, large arrays as extracts. No other heap is copied."""
         image = self._image
-        bare = image.table.columns(channels, with_heap=False)
+        bare = image.table.columns_of_channels(channels, with_heap=False)
         in_heap = np.flatnonzero(heap_mask(bare.kind))
         if len(in_heap) == 0:
             return bare
         kind, data, heap_values = bare.kind.copy(), bare.data.copy(), []
         large = most_elements(kind, data) > shape.max_elements
-        versions = image.version[image.slots(channels)]
+        versions = image.version[image.slots_of_channels(channels)]
         for index in in_heap.tolist():
             channel, version = int(channels[index]), int(versions[index])
             if not large[index]:
@@ -202,7 +204,7 @@ class RowCache:
             kept = shaped.extracts.get(channel)
             if kept is None or kept[0] != version:
                 raw = image.table.heap_value(channel)
-                kept = (version, *shape.extract(int(kind[index]), raw))
+                kept = (version, *shape.extract_elements(int(kind[index]), raw))
                 shaped.extracts[channel] = kept
             kind[index] = kept[1]
             heap_values.append(kept[2])
@@ -224,11 +226,11 @@ class RowCache:
 
     def _outdated_rows(self, rows: I8, held: I8, freshness: NDArray[np.uint8]) -> NDArray[np.bool_]:
         as_of = self._as_of[held, rows]
-        old: NDArray[np.bool_] = (self._versions(rows, held) > as_of) | (as_of < 0)
+        old: NDArray[np.bool_] = (self._row_versions(rows, held) > as_of) | (as_of < 0)
         old |= freshness != self._freshness[held, rows]
         return old
 
-    def _versions(self, rows: I8, held: I8) -> I8:
+    def _row_versions(self, rows: I8, held: I8) -> I8:
         """When one of the channels held last changed, of each row."""
         versions = np.where(_held_bits(held), self._image.version[self._slots[:, rows]], 0)
         newest: I8 = versions.max(axis=0)
@@ -261,10 +263,10 @@ class RowCache:
         outdated = self._outdated_rows(rows, held, freshness)
         held, rows, freshness = held[outdated], rows[outdated], freshness[outdated]
         there, (setpoint, readback) = _held_bits(held), self._held_channels(rows, held)
-        encoded = self._encoder.encode(
+        encoded = self._encoder.encode_rows(
             rows,
-            self._image.columns(setpoint) if setpoint.any() else None,
-            self._image.columns(readback) if readback.any() else None,
+            self._image.columns_of_channels(setpoint) if setpoint.any() else None,
+            self._image.columns_of_channels(readback) if readback.any() else None,
             freshness,
             sp_present=there[0],
             rb_present=there[1],

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.epochs import believable
+from drey_core.epochs import epoch_believable
 from drey_core.values import Columns
 from drey_gateway.domain.resume import Point
 
@@ -63,16 +63,16 @@ class ShardStream:
         self._doubted: frozenset[int] = frozenset()
 
     @property
-    def position(self) -> Point:
+    def known_position(self) -> Point:
         """Up to which everything is applied; (0, 0) while there are pages that were never read."""
         return self._complete if self._needed is None else (0, 0)
 
     @property
-    def seen(self) -> Point:
+    def newest_point(self) -> Point:
         """After which nothing is applied; beyond `position` where pages were read ahead."""
         return self._seen
 
-    def lose(self) -> None:
+    def lose_sync(self) -> None:
         """Say from outside that something may be missing."""
         if self.in_sync:
             self.in_sync = False
@@ -80,14 +80,14 @@ class ShardStream:
         self._waiting.extend(self._parts)
         self._parts = []
 
-    def lack(self) -> None:
+    def lack_pages(self) -> None:
         """There are pages more, of which nothing was read, nor folded so far."""
-        self.lose()
+        self.lose_sync()
         self._needed = self._complete
 
-    def offer(self, batch: BusBatch) -> list[Step]:
+    def offer_batch(self, batch: BusBatch) -> list[Step]:
         """Take a batch; what is to be folded now, in order."""
-        if batch.epoch < self.epoch or not believable(batch.epoch, self.epoch):
+        if batch.epoch < self.epoch or not epoch_believable(batch.epoch, self.epoch):
             self.dropped += 1
             return []
         if batch.epoch > self.epoch:
@@ -98,7 +98,7 @@ class ShardStream:
         if batch.sequence <= self.sequence:
             return []
         if not self._follows_last(batch) or len(batch.large_pages):
-            self.lose()
+            self.lose_sync()
             self._waiting.append(batch)
             return []
         self._parts.append(batch)
@@ -108,24 +108,26 @@ class ShardStream:
         self.sequence = batch.sequence
         self._complete = (batch.epoch, batch.sequence)
         self._seen = max(self._seen, self._complete)
-        return [Step(batch.epoch, batch.sequence, Columns.concat([p.columns for p in parts]))]
+        return [
+            Step(batch.epoch, batch.sequence, Columns.concat_columns([p.columns for p in parts]))
+        ]
 
     def _follows_last(self, batch: BusBatch) -> bool:
         return batch.sequence == self.sequence + 1 and batch.part == len(self._parts)
 
     def _begin_epoch(self, epoch: int) -> None:
-        self.lose()
+        self.lose_sync()
         self.epoch, self.sequence, self._promised = epoch, 0, 0
         self._waiting = deque((b for b in self._waiting if b.epoch == epoch), MAX_WAITING)
 
-    def heard(self, epoch: int, sequence: int) -> bool:
+    def note_heartbeat(self, epoch: int, sequence: int) -> bool:
         """Take a sign of life, which says how far the owner has got; False: it is not the owner's.
 
         Batches travel on another subject, so what it says has to be here at the next one. What
         waits beyond it at two of them is nobody's: a batch with an absurd number would otherwise
         keep the stream out of step for ever.
         """
-        if epoch < self.epoch or not believable(epoch, self.epoch):
+        if epoch < self.epoch or not epoch_believable(epoch, self.epoch):
             self.dropped += 1
             return False
         if epoch > self.epoch:
@@ -134,7 +136,7 @@ class ShardStream:
         if last[0] == epoch:
             self._promised = last[1]
             if self._promised > self.sequence:
-                self.lose()
+                self.lose_sync()
         beyond = frozenset(b.sequence for b in self._waiting if b.sequence > sequence)
         lies, self._doubted = beyond & self._doubted, beyond
         if lies:
@@ -143,7 +145,7 @@ class ShardStream:
             self._waiting = deque(kept, MAX_WAITING)
         return True
 
-    def resynced(self, newest: Point, *, fence: int, whole: bool) -> list[Step]:
+    def finish_resync(self, newest: Point, *, fence: int, whole: bool) -> list[Step]:
         """The image was read and folded. What to fold after it.
 
         `newest` is the stamp of its newest page, `fence` the epoch that was in force in it: an
@@ -155,7 +157,7 @@ class ShardStream:
         """
         self._seen = max(self._seen, newest)
         in_force = max(fence, newest[0])
-        if in_force > self.epoch and believable(in_force, self.epoch):
+        if in_force > self.epoch and epoch_believable(in_force, self.epoch):
             self._begin_epoch(in_force)
         if not whole or (self._needed is not None and newest < self._needed):
             return []
@@ -168,7 +170,7 @@ class ShardStream:
         self.in_sync = True
         steps: list[Step] = []
         for batch in waiting:
-            steps += self.offer(batch)
+            steps += self.offer_batch(batch)
         if self.sequence < self._promised:
-            self.lose()
+            self.lose_sync()
         return steps

@@ -38,8 +38,10 @@ def add_selector(terms: Terms, selector: Selector) -> Terms:
     """What is chosen with these PVs too. `InvalidArgument` (TOO_MANY) where it grows too much."""
     kept = _without_overridden(terms, selector)
     if kept and kept[-1].added and _is_list(selector) and _is_list(kept[-1].selector):
-        return _bounded([*kept[:-1], SelectorTerm(True, _joined(kept[-1].selector, selector))])
-    return _bounded([*kept, SelectorTerm(True, selector)])
+        return _bound_terms(
+            [*kept[:-1], SelectorTerm(True, _join_terms(kept[-1].selector, selector))]
+        )
+    return _bound_terms([*kept, SelectorTerm(True, selector)])
 
 
 def remove_selector(terms: Terms, selector: Selector) -> Terms:
@@ -51,9 +53,9 @@ def remove_selector(terms: Terms, selector: Selector) -> Terms:
         if all(_is_list(term.selector) for term in kept):
             return tuple(kept)
         if not kept[-1].added and _is_list(kept[-1].selector):
-            kept[-1] = SelectorTerm(False, _joined(kept[-1].selector, selector))
-            return _bounded(kept)
-    return _bounded([*kept, SelectorTerm(False, selector)]) if kept else ()
+            kept[-1] = SelectorTerm(False, _join_terms(kept[-1].selector, selector))
+            return _bound_terms(kept)
+    return _bound_terms([*kept, SelectorTerm(False, selector)]) if kept else ()
 
 
 def _without_overridden(terms: Terms, selector: Selector) -> list[SelectorTerm]:
@@ -63,8 +65,8 @@ def _without_overridden(terms: Terms, selector: Selector) -> list[SelectorTerm]:
         if term.selector == selector:
             continue
         if _is_list(selector) and _is_list(term.selector):
-            rest = _less(term.selector, selector)
-            if not rest.explicit:
+            rest = _subtract_terms(term.selector, selector)
+            if not rest.names_explicitly:
                 continue
             term = replace(term, selector=rest)
         kept.append(term)
@@ -77,7 +79,7 @@ def _is_list(selector: Selector) -> bool:
     return not (selector.all or selector.globs or selector.scope or narrowed)
 
 
-def _less(selector: Selector, other: Selector) -> Selector:
+def _subtract_terms(selector: Selector, other: Selector) -> Selector:
     names, ids, numbers = set(other.names), set(other.ids), set(other.numbers)
     return Selector(
         names=tuple(x for x in selector.names if x not in names),
@@ -86,7 +88,7 @@ def _less(selector: Selector, other: Selector) -> Selector:
     )
 
 
-def _joined(selector: Selector, other: Selector) -> Selector:
+def _join_terms(selector: Selector, other: Selector) -> Selector:
     """Both, of which `selector` has nothing that `other` has."""
     return Selector(
         names=selector.names + tuple(dict.fromkeys(other.names)),
@@ -95,7 +97,7 @@ def _joined(selector: Selector, other: Selector) -> Selector:
     )
 
 
-def _bounded(terms: Sequence[SelectorTerm]) -> Terms:
+def _bound_terms(terms: Sequence[SelectorTerm]) -> Terms:
     listed = sum(
         len(t.selector.names) + len(t.selector.ids) + len(t.selector.numbers) for t in terms
     )

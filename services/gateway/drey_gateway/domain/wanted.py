@@ -48,9 +48,9 @@ class Wanted:
 
     def keeps_baseline(self, other: Wanted) -> bool:
         """Whether a watch of this goes on as one of `other` without a new baseline."""
-        return self._manner() == other._manner()
+        return self._manner_fields() == other._manner_fields()
 
-    def _manner(self) -> tuple[object, ...]:
+    def _manner_fields(self) -> tuple[object, ...]:
         return self.fields, self.in_columns, self.with_metadata, self.deadband, self.arrays
 
 

@@ -64,7 +64,7 @@ class WatchSelection:
         return len(self.rows)
 
     @classmethod
-    def of(
+    def select_watched(
         cls,
         rows: I8,
         directory: Directory,
@@ -77,7 +77,7 @@ class WatchSelection:
         none = np.zeros(len(rows), np.int64)
         setpoints = directory.setpoint_channel[rows] if fields.setpoint else none
         readbacks = directory.readback_channel[rows] if fields.readback else none
-        slots = np.stack([image.slots(setpoints), image.slots(readbacks)])
+        slots = np.stack([image.slots_of_channels(setpoints), image.slots_of_channels(readbacks)])
         channels = np.concatenate([setpoints, readbacks])
         shards = np.unique(shard_of_page(channels[channels > 0] >> PAGE_SHIFT, shard_count))
         return cls(
@@ -113,12 +113,12 @@ class WatchDiff:
     merged: int = 0
 
     @classmethod
-    def whole(cls, index: I8) -> WatchDiff:
+    def baseline_diff(cls, index: I8) -> WatchDiff:
         """PVs with all their channels."""
         return cls(index, np.full(len(index), BOTH))
 
     @classmethod
-    def of(cls, lacking: NDArray[np.bool_], merged: int) -> WatchDiff:
+    def diff_of_masks(cls, lacking: NDArray[np.bool_], merged: int) -> WatchDiff:
         """By what lacks, shape (2, n): setpoints and readbacks."""
         channels = lacking[0] * SETPOINT + lacking[1] * READBACK
         index = np.flatnonzero(channels)
@@ -146,10 +146,10 @@ class WatchState:
     def _holds_back(self) -> bool:
         return self._sieve is not None or self._pacer is not None
 
-    def everything(self, image: LiveImage, now: float = 0.0) -> WatchDiff:
+    def baseline_diff(self, image: LiveImage, now: float = 0.0) -> WatchDiff:
         """Take all PVs as sent now: a baseline. `now` is of a monotonic clock, as below."""
         self._advance_clock(image)
-        change = WatchDiff.whole(np.arange(len(self.selection)))
+        change = WatchDiff.baseline_diff(np.arange(len(self.selection)))
         self._note_sent(change.at, image, now)
         return change
 
@@ -167,12 +167,12 @@ class WatchState:
         self._advance_clock(image)
         if self._sieve is not None:
             # of the others it is not known what the client holds: their next change is sent
-            lacking = self._sieve.passing(lacking, image)
+            lacking = self._sieve.passing_mask(lacking, image)
         if self._pacer is not None:
             self._pacer.note_sent(lacking, image, now)
-        return WatchDiff.of(lacking, 0)
+        return WatchDiff.diff_of_masks(lacking, 0)
 
-    def diff(self, image: LiveImage, now: float = 0.0) -> WatchDiff:
+    def next_diff(self, image: LiveImage, now: float = 0.0) -> WatchDiff:
         """Take what changed since the last call as sent now."""
         lacking = image.changed_since(self.selection.slots, self._counter)
         if self._holds_back:
@@ -180,24 +180,24 @@ class WatchState:
         sent = int(np.count_nonzero(lacking))
         if sent == 0:
             self._counter = image.counter
-            return WatchDiff.of(lacking, 0)
+            return WatchDiff.diff_of_masks(lacking, 0)
         before = self._seen_updates
         self._advance_clock(image)
         merged = max(self._seen_updates - before - sent, 0)
-        return WatchDiff.of(lacking, merged)
+        return WatchDiff.diff_of_masks(lacking, merged)
 
     def _diff_held_back(self, lacking: Mask, image: LiveImage, now: float) -> WatchDiff:
         self._counter = image.counter
         if self._sieve is not None:
-            lacking = self._sieve.passing(lacking, image)
+            lacking = self._sieve.passing_mask(lacking, image)
         before, seen = self._slot_updates, image.updates[self.selection.slots]
         if self._pacer is not None:
-            lacking = self._pacer.passing(lacking, image, now)
+            lacking = self._pacer.passing_mask(lacking, image, now)
             seen = np.where(self._pacer.held, before, seen)
         self._slot_updates = seen
         # a change within the dead-band was not replaced by a newer one
         updates = (seen - before)[lacking]
-        return WatchDiff.of(lacking, int(np.maximum(updates - 1, 0).sum()))
+        return WatchDiff.diff_of_masks(lacking, int(np.maximum(updates - 1, 0).sum()))
 
     def _note_sent(self, index: I8, image: LiveImage, now: float) -> None:
         if self._sieve is not None:
@@ -215,7 +215,7 @@ class WatchState:
         """The token of what the client holds, of that of an instant that was just taken."""
         return token if self._pacer is None else self._pacer.cut_instant(token)
 
-    def reselect(
+    def reselect_rows(
         self,
         selection: WatchSelection,
         image: LiveImage,
@@ -268,7 +268,7 @@ class WatchState:
         return int(image.updates[self.selection.slots].sum())
 
 
-def honourable(
+def check_token(
     token: Token, selection: WatchSelection, positions: Mapping[int, tuple[int, int]]
 ) -> str:
     """Why a watch cannot go on from a token here; empty when it can.

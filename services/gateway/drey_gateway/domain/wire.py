@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from drey_core.values import I8, U1, Columns
-from drey_core.wire import chunk
+from drey_core.wire import chunk_rows
 from drey_core.wire_columns import column_chunks
-from drey_core.wire_values import varint, wrap
+from drey_core.wire_values import encode_varint, wrap_payload
 
 MESSAGE_BYTES = 256 << 10
 """Bytes that a message aims at: what waits in gRPC for a client that does not read."""
@@ -24,10 +24,10 @@ _COLUMNS = 3
 class InstantValues(Protocol):
     """Values of one instant."""
 
-    def size(self) -> int:
+    def bytes_size(self) -> int:
         """Bytes of all messages together, about."""
 
-    def chunks(self) -> Iterator[bytes]:
+    def iterate_chunks(self) -> Iterator[bytes]:
         """Messages of about `MESSAGE_BYTES`, of any type that has `rows` and `columns`."""
 
 
@@ -37,13 +37,13 @@ class TakenRows:
 
     rows: Sequence[bytes]
 
-    def size(self) -> int:
+    def bytes_size(self) -> int:
         """See `InstantValues`."""
         return sum(map(len, self.rows))
 
-    def chunks(self) -> Iterator[bytes]:
+    def iterate_chunks(self) -> Iterator[bytes]:
         """See `InstantValues`."""
-        return chunk(self.rows, MESSAGE_BYTES)
+        return chunk_rows(self.rows, MESSAGE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +55,26 @@ class TakenColumns:
     columns: Columns
     freshness: U1
 
-    def size(self) -> int:
+    def bytes_size(self) -> int:
         """See `InstantValues`."""
         return len(self.columns) * _COLUMN_BYTES + len(self.columns.heap)
 
-    def chunks(self) -> Iterator[bytes]:
+    def iterate_chunks(self) -> Iterator[bytes]:
         """See `InstantValues`."""
         for part in column_chunks(
             self.pv_numbers, self.roles, self.columns, MESSAGE_BYTES, self.freshness
         ):
-            yield wrap(_COLUMNS, part)
+            yield wrap_payload(_COLUMNS, part)
 
 
 def baseline_messages(taken: InstantValues) -> Iterator[bytes]:
     """`WatchPvsResponse` messages of a baseline, each of about `MESSAGE_BYTES`."""
-    return (wrap(_BASELINE, part) for part in taken.chunks())
+    return (wrap_payload(_BASELINE, part) for part in taken.iterate_chunks())
 
 
 def diff_messages(taken: InstantValues, merged: int) -> Iterator[bytes]:
     """`WatchPvsResponse` messages of one diff; the first carries what was merged."""
-    tail = _MERGED_TAG + varint(merged) if merged else b""
-    for part in taken.chunks():
-        yield wrap(_DIFF, part + tail)
+    tail = _MERGED_TAG + encode_varint(merged) if merged else b""
+    for part in taken.iterate_chunks():
+        yield wrap_payload(_DIFF, part + tail)
         tail = b""

@@ -8,7 +8,7 @@ import time
 from bisect import bisect_right
 
 from drey_core.errors import Unavailable
-from drey_runtime.backoff import backoff
+from drey_runtime.backoff import backoff_delay
 from drey_runtime.database import Connection, Database
 from drey_runtime.event_log import CHANNEL, EventPage, LoggedEvent, Position, read_events
 from drey_runtime.listening import NoticeListener, wait_for_event
@@ -57,10 +57,10 @@ class EventFeed:
     async def read_after(self, position: Position | None) -> EventPage:
         """A page from the database. Raises `Unavailable`."""
 
-        async def read(conn: Connection) -> EventPage:
+        async def read_page(conn: Connection) -> EventPage:
             return await read_events(conn, position, PAGE_EVENTS)
 
-        return await self._database.run_reading(read)
+        return await self._database.run_reading(read_page)
 
     def events_after(self, position: Position) -> list[LoggedEvent] | None:
         """Up to a page of those in memory; None where it does not reach back that far."""
@@ -79,17 +79,19 @@ class EventFeed:
                 if not self.stalled:
                     log.warning("events cannot be read: %s", error.message)
                 self.stalled = True
-                self.changed.notify()
-                await asyncio.sleep(backoff(failures))
+                self.changed.notify_change()
+                await asyncio.sleep(backoff_delay(failures))
                 failures += 1
                 continue
             failures = 0
             self.stalled = False
-            self.changed.notify()
+            self.changed.notify_change()
             looks = looks + 1 if unsettled else 0
             self._warn_unsettled(unsettled)
             # nobody tells when the transaction that they wait for has ended
-            wait = backoff(looks, first_s=_UNSETTLED_S, cap_s=_POLL_S) if unsettled else _POLL_S
+            wait = (
+                backoff_delay(looks, first_s=_UNSETTLED_S, cap_s=_POLL_S) if unsettled else _POLL_S
+            )
             await wait_for_event(self._wake, wait)
 
     async def _read_new(self) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import ValueBatch
 from drey_core.directory import CatalogPage
-from drey_core.epochs import believable
+from drey_core.epochs import epoch_believable
 from drey_core.errors import Malformed, Unavailable
 from drey_core.values import Columns, Kind
 from drey_gateway import mapping
@@ -22,11 +22,11 @@ from drey_gateway.domain.live import LiveState
 from drey_gateway.mapping_system import instance_sign
 from drey_gateway.ports import ImageReader
 from drey_runtime import telemetry
-from drey_runtime.backoff import backoff
+from drey_runtime.backoff import backoff_delay
 from drey_runtime.batches import decode_batch
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
-from drey_runtime.edge import decode_catalog_changed, decode_heartbeat, decode_instance, note
+from drey_runtime.edge import decode_catalog_changed, decode_heartbeat, decode_instance, note_error
 from drey_runtime.nats_client import Msg
 
 log = logging.getLogger(__name__)
@@ -66,13 +66,19 @@ class Feed:
         # Nobody has been heard of yet: what is asked before the first look is told so.
         self.stale = live.stale_shards(time.monotonic_ns(), bus.connected)
 
-    async def subscribe(self) -> None:
+    async def subscribe_to_bus(self) -> None:
         """Begin to listen; may be called while NATS is away."""
-        await self._bus.subscribe(self._bus.subject("values", "*"), self._on_values)
-        await self._bus.subscribe(self._bus.subject("heartbeats", "*"), self._on_heartbeat)
-        await self._bus.subscribe(self._bus.subject("directory", "*"), self._on_directory)
-        await self._bus.subscribe(self._bus.subject("catalog"), self._on_catalog)
-        await self._bus.subscribe(self._bus.subject("instances", "*"), self._on_instance)
+        await self._bus.subscribe_handler(self._bus.full_subject("values", "*"), self._on_values)
+        await self._bus.subscribe_handler(
+            self._bus.full_subject("heartbeats", "*"), self._on_heartbeat
+        )
+        await self._bus.subscribe_handler(
+            self._bus.full_subject("directory", "*"), self._on_directory
+        )
+        await self._bus.subscribe_handler(self._bus.full_subject("catalog"), self._on_catalog)
+        await self._bus.subscribe_handler(
+            self._bus.full_subject("instances", "*"), self._on_instance
+        )
 
     async def run(self) -> None:
         """Until cancelled. Redis and NATS being away is waited out."""
@@ -90,13 +96,15 @@ class Feed:
             bus_message, columns = decode_batch(message.data)
             self._require_shard(bus_message.shard)
         except Malformed as error:
-            note(error, "value batches")
+            note_error(error, "value batches")
             return
         await self._read_labels(bus_message, columns)
         stream = self._live.shards[bus_message.shard].stream
-        if bus_message.epoch >= stream.epoch and believable(bus_message.epoch, stream.epoch):
-            self._live.shards[bus_message.shard].health.heard(time.monotonic_ns())
-        slots = self._live.apply_batch(bus_message.shard, mapping.batch(bus_message, columns))
+        if bus_message.epoch >= stream.epoch and epoch_believable(bus_message.epoch, stream.epoch):
+            self._live.shards[bus_message.shard].health.note_heard(time.monotonic_ns())
+        slots = self._live.apply_batch(
+            bus_message.shard, mapping.batch_message(bus_message, columns)
+        )
         if not stream.in_sync:
             self._resync[bus_message.shard].set()
         if len(slots):
@@ -121,7 +129,7 @@ class Feed:
         with suppress(Unavailable):  # said by those that read it over and over
             await self._read_directory()
         if self._directory_at[shard] < needed:
-            stream.lose()
+            stream.lose_sync()
 
     def _require_shard(self, shard: int) -> None:
         if shard >= self._live.shard_count:
@@ -133,18 +141,18 @@ class Feed:
             beat = decode_heartbeat(message.data)
             self._require_shard(beat.shard)
         except Malformed as error:
-            note(error, "heartbeats")
+            note_error(error, "heartbeats")
             return
         shard = self._live.shards[beat.shard]
-        if not shard.stream.heard(beat.epoch, beat.sequence):
+        if not shard.stream.note_heartbeat(beat.epoch, beat.sequence):
             return
-        shard.health.heard(time.monotonic_ns())
+        shard.health.note_heard(time.monotonic_ns())
         host = beat.owner.rpartition(":")[0]
         shard.health.compare_clocks(host, beat.time_ns, now_ns())
         recovered = shard.report.image_failing and not beat.image_failing
-        shard.report = mapping.report(beat)
+        shard.report = mapping.report_of_beat(beat)
         if recovered:
-            shard.stream.lose()
+            shard.stream.lose_sync()
         if not shard.stream.in_sync:
             self._resync[beat.shard].set()
 
@@ -152,9 +160,9 @@ class Feed:
         try:
             sign = instance_sign(decode_instance(message.data))
         except Malformed as error:
-            note(error, "reports of instances")
+            note_error(error, "reports of instances")
             return
-        self.instances.note(sign, time.monotonic_ns())
+        self.instances.note_sign(sign, time.monotonic_ns())
 
     async def _on_directory(self, _message: Msg) -> None:
         self._directory_news.set()
@@ -163,7 +171,7 @@ class Feed:
         try:
             version = decode_catalog_changed(message.data)
         except Malformed as error:
-            note(error, "catalog events")
+            note_error(error, "catalog events")
             return
         self._live.catalog_version = max(self._live.catalog_version, version)
         self._changed()
@@ -179,7 +187,7 @@ class Feed:
                 await self._read_shard(shard)
                 if not self._in_sync(shard):
                     await asyncio.sleep(
-                        backoff(failures, first_s=_RETRY_FIRST_S, cap_s=_RETRY_CAP_S)
+                        backoff_delay(failures, first_s=_RETRY_FIRST_S, cap_s=_RETRY_CAP_S)
                     )
                     failures += 1
             await self._resync[shard].wait()
@@ -197,7 +205,7 @@ class Feed:
             log.warning("shard %d cannot be read: %s", shard, error.message)
             return False
         if np.array_equal(numbers, self._live.pages_of(shard)):
-            self._live.resynchronise(
+            self._live.resynchronise_shard(
                 shard, pages, stamps.epoch, stamps.sequence, fence, stamps.ages
             )
         self._changed()
@@ -217,7 +225,7 @@ class Feed:
                 if failures == 0:
                     log.warning("the directory cannot be read: %s", error.message)
                 failures += 1
-            wait = self._poll_s if self.loaded.is_set() else backoff(failures)
+            wait = self._poll_s if self.loaded.is_set() else backoff_delay(failures)
             try:
                 async with asyncio.timeout(wait):
                     await self._directory_news.wait()
@@ -225,17 +233,17 @@ class Feed:
                 pass
 
     async def _first_load(self) -> None:
-        for beat in await self._image.heartbeats(self._live.shard_count):
+        for beat in await self._image.read_heartbeats(self._live.shard_count):
             # it may be old: only one that comes on the bus is a sign of life
             if beat is not None and self._live.shards[beat.shard].health.heard_at is None:
-                self._live.shards[beat.shard].report = mapping.report(beat)
+                self._live.shards[beat.shard].report = mapping.report_of_beat(beat)
         for number in range(self._live.shard_count):
             if not await self._read_shard(number):
                 raise Unavailable("the image is away")
         log.info(
             "loaded %d PVs, %d pages",
             len(self._live.directory),
-            len(self._live.image.table.numbers),
+            len(self._live.image.table.page_numbers),
         )
         self.loaded.set()
 
@@ -292,7 +300,7 @@ class Feed:
             if self._bus.reconnects != self._reconnects:
                 self._reconnects = self._bus.reconnects
                 for number, shard in enumerate(self._live.shards):
-                    shard.stream.lose()
+                    shard.stream.lose_sync()
                     self._resync[number].set()
             stale = self._live.stale_shards(time.monotonic_ns(), self._bus.connected)
             if stale != self.stale:

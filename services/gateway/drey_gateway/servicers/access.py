@@ -46,7 +46,7 @@ class AccessServicer:
                     "lifetime: is to be above 0 and at most 100 years", field="lifetime"
                 )
             expire = now + lifetime
-        roles, limited = _grants(request)
+        roles, limited = _grants_of_request(request)
         secret, prefix, digest = make_secret(os.urandom(SECRET_BYTES))
         key = Key(
             id=new_id(),
@@ -60,7 +60,7 @@ class AccessServicer:
             revoke_time_ns=0,
             created_by=principal.name,
         )
-        made, first = await self._store.create(
+        made, first = await self._store.create_key(
             key, principal, request.request_id, request.SerializeToString(deterministic=True)
         )
         return pb.CreateKeyResponse(key=mapping.key(made), secret=secret if first else "")
@@ -71,7 +71,7 @@ class AccessServicer:
         position = decode_page_token("keys", query, request.page_token, (str, UUID))
         after = (str(position[0]), str(position[1])) if position else ("", "")
         size = check_page_size(request.page_size)
-        keys = await self._store.page(after, size + 1, request.include_dead)
+        keys = await self._store.list_page(after, size + 1, request.include_dead)
         page, token = cut_page("keys", query, keys, size, mapping.key, lambda k: [k.name, k.id])
         return pb.ListKeysResponse(keys=page, next_page_token=token)
 
@@ -79,7 +79,7 @@ class AccessServicer:
         self, request: pb.RevokeKeyRequest, context: Context
     ) -> pb.RevokeKeyResponse:
         """See the contract."""
-        key = await self._store.revoke(request.id, current_principal.get())
+        key = await self._store.revoke_key(request.id, current_principal.get())
         return pb.RevokeKeyResponse(key=mapping.key(key))
 
     async def ListRoles(
@@ -95,13 +95,15 @@ class AccessServicer:
         return pb.WhoAmIResponse(
             principal=principal.name,
             roles=principal.role_names,
-            grants=mapping.grants(principal.roles, principal.limited),
+            grants=mapping.grant_messages(principal.roles, principal.limited),
             permissions=sorted(principal.permissions),
             expire_time=mapping.time_or_none(key.expire_time_ns if key else 0),
         )
 
 
-def _grants(request: pb.CreateKeyRequest) -> tuple[tuple[str, ...], tuple[LimitedRole, ...]]:
+def _grants_of_request(
+    request: pb.CreateKeyRequest,
+) -> tuple[tuple[str, ...], tuple[LimitedRole, ...]]:
     """(roles for all PVs, roles for some)."""
     names = known_roles((grant.role for grant in request.grants), "grants")
     limited: dict[LimitedRole, None] = {}
@@ -118,7 +120,7 @@ def _grants(request: pb.CreateKeyRequest) -> tuple[tuple[str, ...], tuple[Limite
                 field=path,
                 metadata={"field": path},
             )
-        selector_from_proto(grant.selector, path).validate(path)
+        selector_from_proto(grant.selector, path).validate_selector(path)
         encoded = grant.selector.SerializeToString(deterministic=True)
         limited[LimitedRole(grant.role, encoded)] = None
     size = sum(len(grant.selector) for grant in limited)

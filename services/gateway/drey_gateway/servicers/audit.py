@@ -21,7 +21,7 @@ from drey_runtime.auth import current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.mapping.actor import actor
-from drey_runtime.mapping.times import time_bound, timestamp
+from drey_runtime.mapping.times import time_bound, timestamp_message
 from drey_runtime.paging import check_page_size, cut_page
 from drey_runtime.signals import ChangeSignal
 from drey_runtime.turns import Turns
@@ -65,9 +65,9 @@ class AuditServicer:
         """See the contract."""
         wanted = audit.AuditFilter(request.principal, request.action_prefix, request.target)
         after = request.after_sequence if request.HasField("after_sequence") else None
-        with self._limiter.taken():
+        with self._limiter.take_watcher():
             acts = FollowedAudit(self._db, wanted)
-            yield await acts.begin(after)
+            yield await acts.begin_at(after)
             async with aclosing(follow_log(acts, self._changed)) as messages:
                 async for message in messages:
                     yield message
@@ -91,7 +91,7 @@ class AuditServicer:
         size = check_page_size(request.page_size)
 
         async def read_entries(conn: Connection) -> list[audit.Entry]:
-            return await audit.entries(conn, wanted, before_seq=before, limit=size + 1)
+            return await audit.read_entries(conn, wanted, before_seq=before, limit=size + 1)
 
         found = await self._db.run_reading(read_entries)
         page, token = await asyncio.to_thread(
@@ -105,8 +105,8 @@ class AuditServicer:
         """See the contract."""
         anchors, problems = await self._anchors.load_anchors()
         async with (
-            self._turns.turn(current_principal.get().holder),
-            self._db.acquire() as conn,
+            self._turns.take_turn(current_principal.get().holder),
+            self._db.acquire_connection() as conn,
         ):
             findings, head = await audit.walk_chain(conn, [anchor.head for anchor in anchors])
         findings += [audit.ChainFault(0, problem) for problem in problems]
@@ -131,7 +131,7 @@ class FollowedAudit:
         self._db, self._wanted = db, wanted
         self._sequence = 0
 
-    async def begin(self, after: int | None) -> pb.WatchEventsResponse:
+    async def begin_at(self, after: int | None) -> pb.WatchEventsResponse:
         """The first message. `Unavailable`; `InvalidArgument` for a number that is not there."""
         head = await self._db.run_reading(audit.read_head)
         last = head.seq if head else 0
@@ -141,24 +141,24 @@ class FollowedAudit:
                 f"after_sequence: the last act has the number {last}; leave it out to begin now",
                 field="after_sequence",
             )
-        return self.checkpoint(stalled=False)
+        return self.make_checkpoint(stalled=False)
 
     async def next_messages(self) -> Sequence[pb.WatchEventsResponse]:
         """As `FollowedLog`."""
 
-        async def read(conn: Connection) -> tuple[list[audit.Entry], int]:
+        async def read_entries(conn: Connection) -> tuple[list[audit.Entry], int]:
             return await audit.entries_after(conn, self._wanted, self._sequence, _PAGE_ACTS)
 
-        entries, self._sequence = await self._db.run_reading(read)
+        entries, self._sequence = await self._db.run_reading(read_entries)
         if not entries:
             return ()
         return [pb.WatchEventsResponse(events=pb.AuditBatch(events=map(_to_event, entries)))]
 
-    def checkpoint(self, *, stalled: bool) -> pb.WatchEventsResponse:
+    def make_checkpoint(self, *, stalled: bool) -> pb.WatchEventsResponse:
         """As `FollowedLog`."""
         return pb.WatchEventsResponse(
             checkpoint=pb.AuditCheckpoint(
-                sequence=self._sequence, time=timestamp(now_ns()), stalled=stalled
+                sequence=self._sequence, time=timestamp_message(now_ns()), stalled=stalled
             )
         )
 
@@ -166,13 +166,13 @@ class FollowedAudit:
 def _to_event(entry: audit.Entry) -> audit_pb2.AuditEvent:
     return audit_pb2.AuditEvent(
         sequence=entry.seq,
-        time=timestamp(entry.at_ns),
+        time=timestamp_message(entry.at_ns),
         actor=actor(entry.actor, entry.role),
         action=entry.action,
         target=entry.object,
         request_id=entry.request_id,
-        before_json=audit.canonical(entry.before) or "",
-        after_json=audit.canonical(entry.after) or "",
+        before_json=audit.canonical_json(entry.before) or "",
+        after_json=audit.canonical_json(entry.after) or "",
         hash=entry.hash,
         address=entry.address,
     )

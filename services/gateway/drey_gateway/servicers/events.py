@@ -25,7 +25,7 @@ from drey_gateway.mapping_events import (
 from drey_runtime.auth import Principal, current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.event_log import EventKind, EventPage, Position, Resource, ResourceChange
-from drey_runtime.mapping.times import timestamp
+from drey_runtime.mapping.times import timestamp_message
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _KEYS = "access.keys.list"
@@ -43,20 +43,20 @@ class EventServicer:
         self, request: pb.WatchEventsRequest, context: Context
     ) -> AsyncIterator[pb.WatchEventsResponse]:
         """See the contract."""
-        wanted = _wanted(request)
+        wanted = _wanted_events(request)
         place = decode_place(request.token) if request.token else None
         principal = current_principal.get()
 
         def may_see_keys() -> bool:
             now = self._renew(principal)
             if Resource.KEY in wanted.resources:
-                now.require(_KEYS, "following changes of keys")
-            return now.may(_KEYS)
+                now.require_permission(_KEYS, "following changes of keys")
+            return now.has_permission(_KEYS)
 
         may_see_keys()
-        with self._limiter.taken():
+        with self._limiter.take_watcher():
             events = FollowedEvents(self._feed, wanted, may_see_keys)
-            for message in await events.begin(place):
+            for message in await events.begin_at(place):
                 yield message
             async with aclosing(follow_log(events, self._feed.changed)) as messages:
                 async for message in messages:
@@ -71,7 +71,7 @@ class WantedEvents:
     kinds: frozenset[EventKind]
     ids: frozenset[str]
 
-    def include(self, change: ResourceChange) -> bool:
+    def includes_change(self, change: ResourceChange) -> bool:
         """Whether it is among them."""
         return (
             (not self.resources or change.resource in self.resources)
@@ -80,7 +80,7 @@ class WantedEvents:
         )
 
 
-def _wanted(request: pb.WatchEventsRequest) -> WantedEvents:
+def _wanted_events(request: pb.WatchEventsRequest) -> WantedEvents:
     return WantedEvents(
         frozenset(resource_of(code) for code in request.resources),
         frozenset(kind_of(code) for code in request.kinds),
@@ -101,7 +101,7 @@ class FollowedEvents:
         self._feed, self._wanted, self._may_see_keys = feed, wanted, may_see_keys
         self._place = Place("", Position(0, 0))
 
-    async def begin(self, place: Place | None) -> Sequence[pb.WatchEventsResponse]:
+    async def begin_at(self, place: Place | None) -> Sequence[pb.WatchEventsResponse]:
         """The first messages. `Unavailable` while the database is away."""
         if place is None:
             if self._feed.stalled:
@@ -137,18 +137,18 @@ class FollowedEvents:
         shown = [
             event_to_proto(place.timeline, event)
             for event in events
-            if self._wanted.include(event.change)
+            if self._wanted.includes_change(event.change)
             and (keys_too or event.change.resource is not Resource.KEY)
         ]
         if not shown:
-            return [self.checkpoint(stalled=feed.stalled)]
+            return [self.make_checkpoint(stalled=feed.stalled)]
         return [pb.WatchEventsResponse(events=pb.EventBatch(events=shown))]
 
-    def checkpoint(self, *, stalled: bool) -> pb.WatchEventsResponse:
+    def make_checkpoint(self, *, stalled: bool) -> pb.WatchEventsResponse:
         """As `FollowedLog`."""
         return pb.WatchEventsResponse(
             checkpoint=pb.EventsCheckpoint(
-                token=encode_place(self._place), time=timestamp(now_ns()), stalled=stalled
+                token=encode_place(self._place), time=timestamp_message(now_ns()), stalled=stalled
             )
         )
 

@@ -69,7 +69,7 @@ class JobServicer:
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchJobResponse]:
         """See the contract."""
-        async with aclosing(repeat_last(self._store.watch(request.id))) as jobs:
+        async with aclosing(repeat_last(self._store.watch_job(request.id))) as jobs:
             async for job in jobs:
                 yield pb.WatchJobResponse(job=job_to_proto(job))
 
@@ -80,10 +80,12 @@ class JobServicer:
         principal = current_principal.get()
         asked = (await self._store.get_job(request.id)).principal
         if principal.name != asked:
-            principal.require("job.jobs.cancel_any", f"the job is {asked}'s; cancelling it")
-        async with self._db.transaction() as conn:
+            principal.require_permission(
+                "job.jobs.cancel_any", f"the job is {asked}'s; cancelling it"
+            )
+        async with self._db.begin_transaction() as conn:
             job = await self._store.request_cancel(conn, request.id, request.reason)
-            await audit.append(
+            await audit.append_entry(
                 conn,
                 actor=principal.name,
                 role=principal.roles_text,

@@ -12,7 +12,7 @@ import numpy as np
 
 from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey_core import errors
-from drey_core.wire_values import wrap
+from drey_core.wire_values import wrap_payload
 from drey_gateway import mapping
 from drey_gateway.context import WatchContext, WatcherLimit
 from drey_gateway.domain.instances import InstanceBook
@@ -23,7 +23,7 @@ from drey_gateway.drift_book import DriftBook
 from drey_gateway.drifting import DriftWatch
 from drey_gateway.mapping_asked import read_wanted
 from drey_gateway.mapping_drift import read_drift
-from drey_gateway.mapping_told import batched, paced
+from drey_gateway.mapping_told import batch_items, pace_messages
 from drey_gateway.selecting import resolve_terms
 from drey_gateway.session_relay import SessionRelay
 from drey_gateway.sessions import SessionBook
@@ -68,36 +68,36 @@ class MonitorServicer:
         self._require_loaded()
         live = self._context.live
         selector = selector_from_proto(request.selector)
-        selector.validate()
+        selector.validate_selector()
         terms = (SelectorTerm(True, selector),)
         rows, not_found, named = await resolve_terms(self._context, terms, True)
         directory = live.directory
         links = mapping.name_links(named, directory)
-        with self._limiter.taken():
+        with self._limiter.take_watcher():
             # all at once, before anything waits: the truth of one instant
-            cache, every = live.cache(Fields.BOTH), np.full(len(rows), BOTH)
+            cache, every = live.row_cache(Fields.BOTH), np.full(len(rows), BOTH)
             stale = frozenset(self._context.stale())
             taken: InstantValues = (
-                cache.columns(rows, every, stale)
+                cache.taken_columns(rows, every, stale)
                 if as_columns
                 else TakenRows(cache.rows(rows, every, stale))
             )
-            for missing in batched(not_found):
+            for missing in batch_items(not_found):
                 yield pb.GetValuesResponse(not_found=missing)
-            for part in batched(links):
+            for part in batch_items(links):
                 yield pb.GetValuesResponse(links=part)
             if request.with_metadata:
                 encoder, both = self._context.metadata, Fields.BOTH
                 for found in encoder.encode_rows(rows, directory, live.metadata, both):
-                    yield b"".join(wrap(_METADATA, row) for row in found)
-            for message in paced(taken.chunks(), taken):
+                    yield b"".join(wrap_payload(_METADATA, row) for row in found)
+            for message in pace_messages(taken.iterate_chunks(), taken):
                 yield message
 
     async def WatchPvs(self, request: pb.WatchPvsRequest, context: Context) -> AsyncIterator[bytes]:
         """See the contract."""
         wanted = read_wanted(request.spec, request.token)
         self._require_loaded()
-        with self._limiter.taken():
+        with self._limiter.take_watcher():
             async with aclosing(Watch(self._context, wanted).run()) as messages:
                 async for message in messages:
                     yield message
@@ -126,7 +126,7 @@ class MonitorServicer:
         self, request: pb.ModifyWatchRequest, context: Context
     ) -> pb.ModifyWatchResponse:
         """See the contract."""
-        await self._relay.modify(request)
+        await self._relay.relay_change(request)
         return pb.ModifyWatchResponse()
 
     async def WatchDrift(
@@ -135,7 +135,7 @@ class MonitorServicer:
         """See the contract."""
         wanted = read_drift(request)
         self._require_loaded()
-        with self._limiter.taken():
+        with self._limiter.take_watcher():
             async with aclosing(DriftWatch(self._context, self._drifts, wanted).run()) as messages:
                 async for message in messages:
                     yield message

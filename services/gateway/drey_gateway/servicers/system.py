@@ -87,18 +87,18 @@ class SystemServicer:
         if request.mode not in (AUTOMATIC, HELD_OPEN, HELD_CLOSED):
             raise InvalidArgument(f"mode: there is no mode {request.mode}", field="mode")
         principal = current_principal.get()
-        override = await self._overrides.force(
+        override = await self._overrides.force_breaker(
             override_of(request.ioc, request.mode, request.reason, principal), principal
         )
         return pb.ForceBreakerResponse(breaker=breaker_override(override))
 
     async def _make_summary(self) -> pb.SystemSummary:
-        parts = await self._probes.ask()
+        parts = await self._probes.ask_parts()
         live = self._context.live
         found_now = self.find_findings(parts)
         now = time.monotonic_ns()
-        held = {each.ioc: each for each in self._overrides.held}
-        iocs = self._instances.iocs(now, held)
+        held = {each.ioc: each for each in self._overrides.held_overrides}
+        iocs = self._instances.ioc_summaries(now, held)
         return pb.SystemSummary(
             healthy=all(f.level < pb.FINDING_LEVEL_ERROR for f in found_now),
             parts=[_to_part(p) for p in parts],
@@ -110,7 +110,7 @@ class SystemServicer:
             open_jobs=await self._open_jobs(),
             version=service_version(),
             time=time_or_none(now_ns()),
-            instances=[service_instance(i, now) for i in self._instances.living(now)],
+            instances=[service_instance(i, now) for i in self._instances.living_instances(now)],
             iocs=[ioc_status(ioc, held.get(ioc.address)) for ioc in iocs[:TOLD_IOCS]],
             ioc_count=len(iocs),
             signs_lost_since=time_or_none(self._note_signs(now)),
@@ -140,11 +140,11 @@ class SystemServicer:
             lambda shard, state: live.pvs_in(shard, state, findings.NAMED),
         )
         findings_now += findings.of_instances(
-            self._instances, time.monotonic_ns(), self._overrides.held
+            self._instances, time.monotonic_ns(), self._overrides.held_overrides
         )
         findings_now += findings.of_standbys(self._instances, len(live.shards), time.monotonic_ns())
         findings_now.sort(key=lambda f: -f.level)
-        since = self._since.see(findings_now, now_ns())
+        since = self._since.times_first_seen(findings_now, now_ns())
         self._found = [
             _to_finding(f, since_ns) for f, since_ns in zip(findings_now, since, strict=True)
         ]

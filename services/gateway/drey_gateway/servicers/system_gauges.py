@@ -27,13 +27,13 @@ class ObservedGauge:
 
     def __init__(self, name: str, unit: str, description: str) -> None:
         self._observations: Sequence[Observation] = ()
-        meter.create_observable_gauge(name, [self._observe], unit, description)
+        meter.create_observable_gauge(name, [self._observe_values], unit, description)
 
     def set(self, values: Iterable[tuple[float, dict[str, str]]]) -> None:
         """(value, labels) of all that it tells from now on."""
         self._observations = [Observation(value, labels) for value, labels in values]
 
-    def _observe(self, _options: CallbackOptions) -> Iterator[Observation]:
+    def _observe_values(self, _options: CallbackOptions) -> Iterator[Observation]:
         return iter(self._observations)
 
 
@@ -85,7 +85,7 @@ class SystemGauges:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            self._set_parts(await self._probes.ask())
+            self._set_parts(await self._probes.ask_parts())
             self._set_shards()
             self._set_instances(time.monotonic_ns())
             await asyncio.sleep(_EACH_S)
@@ -109,7 +109,7 @@ class SystemGauges:
         stale = self._context.stale()
         shards = [(str(n), shard) for n, shard in enumerate(self._context.live.shards)]
         self._fresh.set((float(int(n) not in stale), {"shard": n}) for n, _ in shards)
-        self._epochs.set((shard.stream.position[0], {"shard": n}) for n, shard in shards)
+        self._epochs.set((shard.stream.known_position[0], {"shard": n}) for n, shard in shards)
         self._rates.set((shard.report.updates_per_s, {"shard": n}) for n, shard in shards)
         self._channels.set(
             (count, {"shard": n, "state": state})
@@ -124,7 +124,7 @@ class SystemGauges:
         )
 
     def _set_instances(self, now: int) -> None:
-        living = self._instances.living(now)
+        living = self._instances.living_instances(now)
         counted = Counter((i.sign.service, i.sign.serving) for i in living)
         self._living.set(
             (count, {"part": service, "ready": str(ready).lower()})
@@ -137,7 +137,7 @@ class SystemGauges:
         )
         states = Counter(up=0, down=0, silent=0)
         open_breakers: Counter[str] = Counter()
-        for ioc in self._instances.iocs(now):
+        for ioc in self._instances.ioc_summaries(now):
             states["down" if ioc.is_down else "silent" if ioc.silent_since_ns else "up"] += 1
             open_breakers.update(b.service for b in ioc.breakers if b.state.breaker > CLOSED)
         self._iocs.set((count, {"state": state}) for state, count in states.items())

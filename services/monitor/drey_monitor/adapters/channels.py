@@ -44,17 +44,17 @@ class ChannelHub:
         self._lock = asyncio.Lock()
 
     @property
-    def implementation(self) -> str:
+    def implementation_name(self) -> str:
         """`aioca` or `native`."""
-        return self._table.implementation
+        return self._table.implementation_name
 
-    def stats(self) -> TableStats:
+    def table_stats(self) -> TableStats:
         """Counters of the table."""
-        return self._table.stats()
+        return self._table.table_stats()
 
-    def connections(self) -> Connections:
+    def connection_columns(self) -> Connections:
         """Where the channels are, by slot."""
-        return self._table.connections()
+        return self._table.connection_columns()
 
     def channels_of(self, slots: I8) -> I8:
         """Channel number of each slot; -1 where it is nobody's."""
@@ -68,16 +68,16 @@ class ChannelHub:
         """Names that were found at two servers, since last asked."""
         return self._table.take_served_twice()
 
-    async def read(self, slots: I8, timeout_s: float) -> ReadResult:
+    async def read_values(self, slots: I8, timeout_s: float) -> ReadResult:
         """Read slots from their servers; what is watched is not touched."""
-        return await self._table.read(slots, timeout_s)
+        return await self._table.read_values(slots, timeout_s)
 
     async def add_unwatched(self, names: Sequence[str]) -> I8:
         """Slots of channels that are only searched for; to be given to `release`."""
         async with self._lock:
-            return await self._table.add(names)
+            return await self._table.add_channels(names)
 
-    async def add(self, shard: int, channels: I8, addresses: Sequence[str]) -> None:
+    async def add_channels(self, shard: int, channels: I8, addresses: Sequence[str]) -> None:
         """Watch channels at their addresses. Returns when all are searched for.
 
         Cancelled half-way, those made so far stay; `drop` or `unmap` and `release` end them.
@@ -90,7 +90,7 @@ class ChannelHub:
     async def _add_to_table(self, shard: int, channels: I8, addresses: list[str]) -> None:
         while addresses:
             try:
-                slots = await self._table.add(addresses)
+                slots = await self._table.add_channels(addresses)
             except InvalidArgument as error:
                 bad = _index_of(error)
                 log.warning("channel %d is not watched: %s", channels[bad], error.message)
@@ -98,7 +98,7 @@ class ChannelHub:
                 del addresses[bad]
                 continue
             self._map_slots(slots, shard, channels)
-            await self._table.subscribe(slots)
+            await self._table.subscribe_slots(slots)
             return
 
     def _map_slots(self, slots: I8, shard: int | I8, channels: I8) -> None:
@@ -111,7 +111,7 @@ class ChannelHub:
         self._channel[slots] = channels
         self._shard[slots] = shard
 
-    async def reconnect(
+    async def reconnect_slots(
         self, slots: I8, addresses_of: Callable[[I8, I8], list[str]]
     ) -> NDArray[np.bool_]:
         """Give channels that were not heard since they were subscribed another connection.
@@ -130,7 +130,7 @@ class ChannelHub:
         try:
             await self._table.wait_connected(fresh, _CONNECT_S)
             async with self._lock:
-                found = self._table.connections()
+                found = self._table.connection_columns()
                 taken = found.connected[fresh] & (found.unheard_ns[slots] > 0)
                 # somebody may have ended them meanwhile
                 taken &= (self._shard[slots] == shards) & (self._channel[slots] == channels)
@@ -139,43 +139,43 @@ class ChannelHub:
                 self._map_slots(new, shards[taken], channels[taken])
                 self._info_changed[new] = True
                 unused = np.concatenate([old, fresh[~taken]])
-                await self._table.subscribe(new)
+                await self._table.subscribe_slots(new)
         finally:
-            await self.release(unused)
+            await self.release_slots(unused)
         done[rows] = taken
         return done
 
-    def unmap(self, shard: int, channels: I8) -> I8:
+    def unmap_channels(self, shard: int, channels: I8) -> I8:
         """Hear nothing more of these from now on; their slots, to be given to `release`."""
         slots = np.flatnonzero((self._shard == shard) & np.isin(self._channel, channels))
         self._channel[slots] = -1
         self._shard[slots] = -1
         return slots
 
-    async def release(self, slots: I8) -> None:
+    async def release_slots(self, slots: I8) -> None:
         """End the channels of unmapped slots."""
         for start in range(0, len(slots), _CHUNK):
-            await self._table.remove(slots[start : start + _CHUNK])
+            await self._table.remove_slots(slots[start : start + _CHUNK])
 
-    async def drop(self, shard: int) -> None:
+    async def drop_shard(self, shard: int) -> None:
         """End all channels of a shard."""
         slots = np.flatnonzero(self._shard == shard)
         self._channel[slots] = -1
         self._shard[slots] = -1
-        await self.release(slots)
+        await self.release_slots(slots)
 
     async def wait_dirty(self) -> None:
         """Return when `drain` would give something."""
         await self._table.wait_dirty()
 
-    async def drain(self) -> dict[int, Columns]:
+    async def drain_updates(self) -> dict[int, Columns]:
         """Values that came since the last drain, by shard, keyed by channel.
 
         Whose info changed is noted for `take_info`.
         """
         async with self._lock:
             # in this order: labels that a number needs are told before it
-            values = self._table.drain()
+            values = self._table.drain_updates()
             self._note_info(self._table.drain_info())
         return self._split_shards(values)
 
@@ -207,7 +207,7 @@ class ChannelHub:
         if not len(slots):
             return None
         self._info_changed[slots] = False
-        return self._channel[slots], self._table.info(slots)
+        return self._channel[slots], self._table.read_info(slots)
 
     def _note_info(self, slots: I8) -> None:
         slots = slots[slots < len(self._info_changed)]
@@ -221,7 +221,7 @@ class ChannelHub:
         if (owner == first).all():
             return {first: self._by_channel(values)} if first >= 0 else {}
         shards = np.flatnonzero(np.bincount(owner[owner >= 0]))
-        return {s: self._by_channel(values.take(owner == s)) for s in shards.tolist()}
+        return {s: self._by_channel(values.take_rows(owner == s)) for s in shards.tolist()}
 
     def _by_channel(self, values: Columns) -> Columns:
         return values.with_key(self._channel[values.key])

@@ -49,7 +49,7 @@ class SteadyNeed:
         self._since: float | None = None
         self._takers: frozenset[str] = frozenset()
 
-    def observe(self, needed: bool, takers: Collection[str], now: float) -> bool:
+    def observe_need(self, needed: bool, takers: Collection[str], now: float) -> bool:
         """Look at a plan; `now` in seconds. True: the need has lasted."""
         if frozenset(takers) != self._takers:
             self._takers, self._since = frozenset(takers), None
@@ -60,7 +60,7 @@ class SteadyNeed:
             self._since = now
         return now - self._since >= self._steady_s
 
-    def restart(self) -> None:
+    def restart_wait(self) -> None:
         """Something was moved: what is left to move has to last again."""
         self._since = None
 

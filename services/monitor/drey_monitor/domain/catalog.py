@@ -64,7 +64,7 @@ class ChannelsChange:
     unsupported: NDArray[np.bool_]
 
     @classmethod
-    def join(cls, parts: list[ChannelsChange]) -> ChannelsChange:
+    def join_changes(cls, parts: list[ChannelsChange]) -> ChannelsChange:
         """All of them in order."""
         if not parts:
             none = np.zeros(0, np.int64)
@@ -78,12 +78,12 @@ class ChannelsChange:
         )
 
     @property
-    def gone(self) -> I8:
+    def gone_channels(self) -> I8:
         """Channels that go and do not come again."""
         return np.setdiff1d(self.removed, self.added, assume_unique=True)
 
 
-def difference(old: ChannelPage | None, new: ChannelPage) -> ChannelsChange:
+def channels_difference(old: ChannelPage | None, new: ChannelPage) -> ChannelsChange:
     """What `new` changes for the channels of a page known as `old`."""
     lives = new.pv_number != 0
     if old is None:

@@ -77,28 +77,30 @@ class DirectoryState:
         self._new_metadata.update(n for n in pages if n not in self._versions)
         self._grow_pages(pages)
 
-    def inherit(self, pages: list[MetadataPage], same: Mapping[int, NDArray[np.bool_]]) -> None:
+    def inherit_pages(
+        self, pages: list[MetadataPage], same: Mapping[int, NDArray[np.bool_]]
+    ) -> None:
         """Take over what the last owner knew of the channels in `same`, shape (256,) by page."""
         self._metadata.add_pages(p.number for p in pages)
         for page in pages:
             self._metadata.take_over(page, same[page.number])
         self._unversioned.update(p.number for p in pages)
 
-    def update(self, channels: I8, info: InfoColumns) -> None:
+    def update_channels(self, channels: I8, info: InfoColumns) -> None:
         """Note metadata of channels (row i of `info` is `channels[i]`) for the next cut.
 
         Each channel at most once. Those of pages not here are ignored.
         """
-        touched, relabeled = self._metadata.update(channels, info)
+        touched, relabeled = self._metadata.update_channels(channels, info)
         self._unversioned.update(touched)
         self._relabeled.update(relabeled.tolist())
 
-    def forget(self, channels: I8) -> None:
+    def forget_channels(self, channels: I8) -> None:
         """Nothing is known of these any more."""
-        self._unversioned.update(self._metadata.forget(channels))
+        self._unversioned.update(self._metadata.forget_channels(channels))
         self._relabeled.difference_update(channels.tolist())
 
-    def cut(self) -> DirectoryCut | None:
+    def cut_changes(self) -> DirectoryCut | None:
         """What changed since the last cut, or None."""
         if self._unversioned:
             self._grow_pages(self._unversioned)

@@ -95,7 +95,7 @@ class HangBook:
         return turn is None or turn.due <= now
 
 
-def hanging(
+def hanging_channels(
     server: NDArray[np.int32],
     answered: NDArray[np.bool_],
     silent: NDArray[np.bool_],

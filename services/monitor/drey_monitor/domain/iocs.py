@@ -30,12 +30,12 @@ class IocBook:
         self._searched: set[str] = set()
 
     @property
-    def states(self) -> list[IocState]:
+    def ioc_states(self) -> list[IocState]:
         """All of them."""
         return list(self._states.values())
 
     @property
-    def doubles(self) -> list[DoubleName]:
+    def double_names(self) -> list[DoubleName]:
         """Names that two servers answered to."""
         return list(self._doubles.values())
 

@@ -24,7 +24,7 @@ _LIMITS = (
     "control_low",
     "control_high",
 )
-_BLANK = MetadataPage.empty(0)
+_BLANK = MetadataPage.empty_page(0)
 
 
 class MetadataTable:
@@ -67,7 +67,7 @@ class MetadataTable:
         self._columns["limits"][index] = np.where(same, page.limits, np.nan)
         self._labels[index] = {slot: text for slot, text in page.labels.items() if same[slot]}
 
-    def update(self, channels: I8, info: InfoColumns) -> tuple[list[int], I8]:
+    def update_channels(self, channels: I8, info: InfoColumns) -> tuple[list[int], I8]:
         """Row i of `info` is of `channels[i]`, each once.
 
         Gives the numbers of the pages touched, and the channels whose labels are others now.
@@ -83,7 +83,7 @@ class MetadataTable:
         relabeled = self._set_labels(page, slot, [info.labels[i] for i in here.tolist()])
         return self._touch_page(page), channels[here][relabeled]
 
-    def forget(self, channels: I8) -> list[int]:
+    def forget_channels(self, channels: I8) -> list[int]:
         """Nothing is known of these any more; numbers of the pages touched."""
         page, slot, _ = self._find_places(channels)
         for name, column in self._columns.items():

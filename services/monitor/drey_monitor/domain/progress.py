@@ -21,12 +21,12 @@ class SearchSettling:
         self._since = 0
         self._looks = 0
 
-    def restart(self) -> None:
+    def restart_search(self) -> None:
         """Many channels were added: not settled until they are searched for."""
         self.settled = False
         self._progress = None
 
-    def look(
+    def has_settled(
         self, now_ns: int, *, searched: bool, channels: int, connected: int, valued: int
     ) -> bool:
         """Whether it is settled now. `valued` counts the connected channels with a value."""
@@ -49,7 +49,7 @@ class UpdateRate:
         self._window = window_ns
         self._seen: deque[tuple[int, int]] = deque()
 
-    def observe(self, now_ns: int, total: int) -> float:
+    def observe_total(self, now_ns: int, total: int) -> float:
         """Note the counter at `now_ns`; its growth a second since the oldest look in the window.
 
         A clock that went backwards begins the window anew.

@@ -17,7 +17,7 @@ from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages
 from drey_core.slot_sequences import Ages, SlotSequences
 from drey_core.values import KIND_NONE, Columns, Kind, State
-from drey_monitor.domain.merging import latest
+from drey_monitor.domain.merging import latest_columns
 
 I8 = NDArray[np.int64]
 _PENDING_PARTS = 64
@@ -64,32 +64,32 @@ class ShardState:
     # --- which pages and channels there are ---
 
     @property
-    def numbers(self) -> I8:
+    def page_numbers(self) -> I8:
         """Page numbers, ascending."""
-        return self._table.numbers
+        return self._table.page_numbers
 
-    def grow(self, numbers: I8) -> None:
+    def grow_pages(self, numbers: I8) -> None:
         """Make room for further pages, every channel absent. New pages count as unwritten."""
-        old = self.numbers
+        old = self.page_numbers
         self._table.add_pages(np.asarray(numbers, np.int64))
-        places = np.searchsorted(self.numbers, old)
-        n = len(self.numbers)
+        places = np.searchsorted(self.page_numbers, old)
+        n = len(self.page_numbers)
         dirty, inherited = np.ones(n, bool), np.zeros((n, PAGE_SLOTS), bool)
         heard = np.zeros((n, PAGE_SLOTS), np.uint8)
         dirty[places], inherited[places], heard[places] = self._dirty, self._inherited, self._heard
         self._dirty, self._inherited, self._heard = dirty, inherited, heard
-        self._changed.grow(self.numbers)
+        self._changed.grow_pages(self.page_numbers)
 
-    def inherit(self, pages: Pages, same: NDArray[np.bool_]) -> I8:
+    def inherit_pages(self, pages: Pages, same: NDArray[np.bool_]) -> I8:
         """Take over pages of the last owner; the channels whose value stays for now.
 
         `same`, shape (n, 256): channels that live at the address they had. Only those that once
         had a value are kept; of the others of these pages nothing remains.
         """
-        self.grow(pages.numbers)
+        self.grow_pages(pages.numbers)
         state = pages.values["state"]
         keep = same & ((state == State.CONNECTED) | (state == State.DISCONNECTED))
-        places = np.searchsorted(self.numbers, pages.numbers)
+        places = np.searchsorted(self.page_numbers, pages.numbers)
         self._table.replace_pages(places, pages)
         self._inherited[places] = keep
         channels = (pages.numbers[:, None] << PAGE_SHIFT) + np.arange(PAGE_SLOTS)
@@ -99,13 +99,13 @@ class ShardState:
         kept: I8 = channels[keep]
         return kept
 
-    def add(self, channels: I8, state: State = State.NEVER_CONNECTED) -> None:
+    def add_channels(self, channels: I8, state: State = State.NEVER_CONNECTED) -> None:
         """Channels of known pages begin to live, without a value."""
         if len(channels):
             self._forget_inherited(channels)
             self._put_columns(_state_rows(channels, state))
 
-    def remove(self, channels: I8) -> None:
+    def remove_channels(self, channels: I8) -> None:
         """Channels end: ABSENT."""
         if len(channels):
             self._forget_inherited(channels)
@@ -113,7 +113,7 @@ class ShardState:
 
     # --- values ---
 
-    def fold(self, columns: Columns) -> None:
+    def fold_columns(self, columns: Columns) -> None:
         """Take in drained rows, keyed by channel, each channel of this shard at most once."""
         if not len(columns):
             return
@@ -122,29 +122,29 @@ class ShardState:
         self.merged += merged
         rows = self._without_hollow(columns)
         if len(rows):
-            self._put_columns(rows.compacted())
+            self._put_columns(rows.compact_heap())
 
     def tell_again(self, channels: I8) -> None:
         """Put enumerations into the next batch as they are, for their labels are others now.
 
         Those that have not answered yet, and those that are in it already, are left out.
         """
-        channels = np.sort(channels[np.isin(channels >> PAGE_SHIFT, self.numbers)])
-        rows = self._table.columns(channels)
+        channels = np.sort(channels[np.isin(channels >> PAGE_SHIFT, self.page_numbers)])
+        rows = self._table.columns_of_channels(channels)
         again = (rows.kind == Kind.ENUM) & ~self._inherited[self._find_places(channels)]
         for columns in self._pending:
             again &= ~np.isin(channels, columns.key)
         if again.any():
-            self._put_columns(rows.take(again).compacted())
+            self._put_columns(rows.take_rows(again).compact_heap())
 
-    def settle(self) -> None:
+    def settle_unconnected(self) -> None:
         """The search is over: inherited channels that have not answered are DISCONNECTED."""
         page_index, slot = np.nonzero(self._inherited)
         if not len(page_index):
             return
         heard = self._heard[page_index, slot]
         self._inherited[:] = False
-        rows = self._table.columns((self.numbers[page_index] << PAGE_SHIFT) + slot)
+        rows = self._table.columns_of_channels((self.page_numbers[page_index] << PAGE_SHIFT) + slot)
         rows.state[:] = np.where(heard == State.CONNECTED, State.CONNECTED, State.DISCONNECTED)
         # connected, but no value ever came: the old one is nobody's word any more
         hollow = heard == State.CONNECTED
@@ -152,18 +152,18 @@ class ShardState:
             column[hollow] = 0
         rows.source_time[hollow] = 0
         rows.receive_time[hollow] = 0
-        self._put_columns(rows.compacted())
+        self._put_columns(rows.compact_heap())
 
     @property
-    def pending(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether `cut` would give a batch."""
         return bool(self._pending)
 
-    def cut(self) -> Cut | None:
+    def cut_batch(self) -> Cut | None:
         """The next batch with everything that changed since the last; None where nothing did."""
         if not self._pending:
             return None
-        columns = latest(self._pending)
+        columns = latest_columns(self._pending)
         self._pending = []
         self.sequence += 1
         return Cut(self.sequence, columns)
@@ -179,7 +179,7 @@ class ShardState:
     # --- the image ---
 
     @property
-    def unwritten(self) -> int:
+    def unwritten_pages(self) -> int:
         """Number of pages that the image lacks."""
         return int(self._dirty.sum())
 
@@ -187,24 +187,24 @@ class ShardState:
         """A copy of the pages that the image lacks; they count as written from here on."""
         indices = np.flatnonzero(self._dirty)
         self._dirty[indices] = False
-        return self._table.taken(indices)
+        return self._table.take_pages(indices)
 
     def slot_ages(self, numbers: I8) -> Ages:
         """How many batches ago each slot of some pages changed, shape (n, 256)."""
-        return self._changed.ages(numbers, self.sequence)
+        return self._changed.ages_since(numbers, self.sequence)
 
     def mark_unwritten(self, numbers: I8) -> None:
         """These pages did not get into the image after all."""
-        self._dirty[np.searchsorted(self.numbers, numbers)] = True
+        self._dirty[np.searchsorted(self.page_numbers, numbers)] = True
 
     def next_pages(self, most: int, *, torn: bool = False) -> I8:
         """Numbers of the next pages to be looked at, all of them in turn; `torn`: a round apart."""
-        n = len(self.numbers)
+        n = len(self.page_numbers)
         if n == 0:
-            return self.numbers
+            return self.page_numbers
         places = (self._looked[torn] + np.arange(min(most, n))) % n
         self._looked[torn] = int(places[-1]) + 1
-        return self.numbers[np.sort(places)]
+        return self.page_numbers[np.sort(places)]
 
     def mark_all_unwritten(self) -> None:
         """The image has lost everything."""
@@ -232,12 +232,12 @@ class ShardState:
     # --- inside ---
 
     def _put_columns(self, columns: Columns) -> None:
-        self._dirty[self._table.apply(columns)] = True
+        self._dirty[self._table.apply_batch(columns)] = True
         self._changed.note_changed(columns.key, self.sequence + 1)
         self._pending.append(columns)
         if len(self._pending) > _PENDING_PARTS:
             # nobody cuts: the shard may not be published now
-            self._pending = [latest(self._pending)]
+            self._pending = [latest_columns(self._pending)]
 
     def _forget_inherited(self, channels: I8) -> None:
         index, slot = self._find_places(channels)
@@ -251,13 +251,13 @@ class ShardState:
         hollow = self._inherited[page_index, slot] & (columns.kind == KIND_NONE)
         self._heard[page_index[hollow], slot[hollow]] = columns.state[hollow]
         self._inherited[page_index[~hollow], slot[~hollow]] = False
-        return columns.take(~hollow) if hollow.any() else columns
+        return columns.take_rows(~hollow) if hollow.any() else columns
 
     def _find_places(self, channels: I8) -> tuple[I8, I8]:
-        return np.searchsorted(self.numbers, channels >> PAGE_SHIFT), channels & PAGE_MASK
+        return np.searchsorted(self.page_numbers, channels >> PAGE_SHIFT), channels & PAGE_MASK
 
 
 def _state_rows(channels: I8, state: State) -> Columns:
-    rows = Columns.empty(len(channels)).with_key(np.asarray(channels, np.int64))
+    rows = Columns.empty_columns(len(channels)).with_key(np.asarray(channels, np.int64))
     rows.state[:] = state
     return rows

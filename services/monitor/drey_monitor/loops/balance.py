@@ -27,7 +27,7 @@ from drey_monitor.domain.balance import (
 from drey_monitor.loops.epochs import EpochListener, HeardBeat
 from drey_monitor.owned import Shards
 from drey_runtime.bus import Bus
-from drey_runtime.edge import decode_instance, note
+from drey_runtime.edge import decode_instance, note_error
 from drey_runtime.instances import InstanceReports, instance_name
 from drey_runtime.nats_client import Msg
 
@@ -61,7 +61,7 @@ class _Member:
     heard_at: float
 
     @property
-    def offers(self) -> dict[int, str]:
+    def offered_shards(self) -> dict[int, str]:
         return {offer.shard: offer.to for offer in self.report.offers}
 
     @property
@@ -111,17 +111,17 @@ class Balancer:
         try:
             report = decode_instance(message.data)
         except Malformed as error:
-            note(error, "reports of instances")
+            note_error(error, "reports of instances")
             return
         if report.instance != self._me:
             if report.instance not in self._members:
                 log.info("another monitor is there: %s", report.instance)
             self._members[report.instance] = _Member(report, time.monotonic())
 
-    def describe(self, report: InstanceReport) -> None:
+    def describe_load(self, report: InstanceReport) -> None:
         """What the others have to know of this monitor."""
         report.leaving = self._leaving or self._shards.released.is_set()
-        report.full = self._shards.full
+        report.full = self._shards.is_full
         for shard, offer in self._offers.items():
             report.offers.add(shard=shard, to=offer.taker)
         report.prepared.extend(self._prepared())
@@ -133,7 +133,7 @@ class Balancer:
         begun = time.monotonic()
         while True:
             now = time.monotonic()
-            before = self._state()
+            before = self._report_state()
             self._forget_silent(now)
             self._follow_offers(now)
             if self._leaving or (self._enabled and now - begun > _LOOK_FIRST_S):
@@ -142,36 +142,36 @@ class Balancer:
                 self._next_standby_look = now + _STANDBY_STEP_S
                 self._plan_standbys(now)
             self._tell_turns(now)
-            if self._state() != before:
-                self._report()
+            if self._report_state() != before:
+                self._report_load()
             await asyncio.sleep(_STEP_S)
 
-    async def leave(self) -> None:
+    async def leave_members(self) -> None:
         """Hand everything over to others, as far as there are any; takes eight seconds at most."""
-        if not self._bus.connected or not self._takers():
+        if not self._bus.connected or not self._offer_takers():
             return
         self._leaving = True
-        self._report()
+        self._report_load()
         end = time.monotonic() + _LEAVE_S
-        while self._shards.holds_leases and time.monotonic() < end and self._takers():
+        while self._shards.holds_leases and time.monotonic() < end and self._offer_takers():
             await asyncio.sleep(_STEP_S / 2)
         # whoever was last given one is to be heard before this process is not
         log.info("left with %d shards", len(self._shards))
 
     # --- inside ---
 
-    def _report(self) -> None:
+    def _report_load(self) -> None:
         if self.reports is not None:
-            self.reports.hurry()
+            self.reports.report_soon()
 
-    def _state(self) -> object:
+    def _report_state(self) -> object:
         offers = {s: (o.taker, o.given_at) for s, o in self._offers.items()}
-        return self._prepared(), offers, self._shards.full, set(self._standing)
+        return self._prepared(), offers, self._shards.is_full, set(self._standing)
 
     def _prepared(self) -> list[int]:
-        return [s for s in range(self._shard_count) if self._shards.turn(s).prepared]
+        return [s for s in range(self._shard_count) if self._shards.shard_turn(s).prepared]
 
-    def _takers(self) -> list[str]:
+    def _offer_takers(self) -> list[str]:
         """Other monitors that may take one more."""
         now = time.monotonic()
         return [
@@ -196,7 +196,7 @@ class Balancer:
             elif shard in taker.report.prepared:
                 offer.given_at = now
                 # before it is free: this process waits for it too
-                self._shards.turn(shard).set_free(False)
+                self._shards.shard_turn(shard).set_free(False)
                 owned = self._shards.get(shard)
                 if owned is not None:
                     log.info("shard %d: %s is prepared, handing over", shard, offer.taker)
@@ -204,7 +204,7 @@ class Balancer:
 
     def _make_offers(self, now: float) -> None:
         planned = self._plan_moves(now)
-        lasting = self._need.observe(bool(planned), self._takers(), now)
+        lasting = self._need.observe_need(bool(planned), self._offer_takers(), now)
         moves = self._mine_of(planned)
         if not moves or not (lasting or self._leaving):
             return
@@ -212,7 +212,7 @@ class Balancer:
         for move in moves[: max(most - len(self._offers), 0)]:
             log.info("shard %d: offered to %s", move.shard, move.taker)
             self._offers[move.shard] = _Offer(move.taker, now)
-        self._need.restart()
+        self._need.restart_wait()
 
     def _mine_of(self, moves: list[Move]) -> list[Move]:
         return [
@@ -227,7 +227,7 @@ class Balancer:
         """Nothing while some shard has no owner that is heard: a fail-over comes first."""
         if not self._all_owned(now) and not self._leaving:
             return []
-        takers = self._takers()
+        takers = self._offer_takers()
         if not self._leaving and not self._shards.released.is_set():
             takers.append(self._me)
         leaving = [self._me] if self._leaving else []
@@ -244,8 +244,8 @@ class Balancer:
         for name, shards in self._standbys_of().items():
             for shard in shards & standbys.keys():
                 standbys[shard].add(name)
-        monitors = [n for n in self._takers() if self._members[n].report.warm_standbys]
-        if not self._shards.full:
+        monitors = [n for n in self._offer_takers() if self._members[n].report.warm_standbys]
+        if not self._shards.is_full:
             monitors.append(self._me)
         planned = plan_standbys(
             self._owners(), standbys, self._loads(), monitors, self._warm_standbys
@@ -259,13 +259,13 @@ class Balancer:
             and all(self._is_warm(name, shard) for name in planned.get(shard, ()))
         }
         needed = bool(begin or end) and self._all_owned(now)
-        if self._standby_need.observe(needed, monitors, now):
+        if self._standby_need.observe_need(needed, monitors, now):
             for shard in sorted(begin):
                 log.info("shard %d: kept warm", shard)
             for shard in sorted(end):
                 log.info("shard %d: not kept warm any more", shard)
             self._standing = self._standing - end | begin
-            self._standby_need.restart()
+            self._standby_need.restart_wait()
 
     def _standbys_of(self) -> dict[str, set[int]]:
         """Shards that each monitor, this one too, keeps warm or begins to."""
@@ -274,7 +274,7 @@ class Balancer:
 
     def _is_warm(self, name: str, shard: int) -> bool:
         if name == self._me:
-            return self._shards.turn(shard).prepared
+            return self._shards.shard_turn(shard).prepared
         member = self._members.get(name)
         return member is not None and shard in member.warm
 
@@ -290,7 +290,7 @@ class Balancer:
         """Who has each shard, or is promised it."""
         owners = {shard: beat.owner for shard, beat in self._beats().items()}
         for member in self._members.values():
-            owners.update(member.offers)
+            owners.update(member.offered_shards)
         owners.update((shard, offer.taker) for shard, offer in self._offers.items())
         return owners
 
@@ -302,10 +302,10 @@ class Balancer:
         offered: dict[int, str] = {}
         kept_warm: set[int] = set()
         for member in self._members.values():
-            offered.update(member.offers)
+            offered.update(member.offered_shards)
             kept_warm |= member.warm
         for shard in range(self._shard_count):
-            turn = self._shards.turn(shard)
+            turn = self._shards.shard_turn(shard)
             mine = self._offers.get(shard)
             to = offered.get(shard)
             turn.set_wanted(

@@ -67,7 +67,7 @@ class CatalogFollower:
         if self._away:
             log.info("the catalog can be followed again")
         self._answered, self._away = True, False
-        self.apply(update)
+        self.apply_update(update)
 
     async def _use_fallback(self) -> None:
         if self.known.is_set():
@@ -76,14 +76,14 @@ class CatalogFollower:
             update = await self._fallback.fetch_changes(0)
             if update.pages:
                 log.warning("using the catalog of version %d from the image", update.version)
-                self.apply(update)
+                self.apply_update(update)
 
-    def apply(self, update: CatalogUpdate[bytes]) -> None:
+    def apply_update(self, update: CatalogUpdate[bytes]) -> None:
         """Make the update what is known, and wake the shards concerned."""
         pages = dict(update.pages)
         if update.whole:
             gone = self.raw.keys() - pages.keys()
-            pages.update((n, encode_catalog(CatalogPage.empty(n))) for n in gone)
+            pages.update((n, encode_catalog(CatalogPage.empty_page(n))) for n in gone)
         changed = {n: raw for n, raw in pages.items() if self.raw.get(n) != raw}
         moved = update.version != self.version
         self.version = update.version

@@ -13,7 +13,7 @@ from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.domain.directory import DirectoryCut
 from drey_monitor.owned import Owned, Shards
 from drey_runtime import telemetry
-from drey_runtime.backoff import backoff
+from drey_runtime.backoff import backoff_delay
 from drey_runtime.bus import Bus
 from drey_runtime.directory_codec import encode_metadata
 from drey_runtime.image import EpochSuperseded, Image
@@ -54,9 +54,9 @@ class DirectoryWriter:
             await self._pause_until(ready)
             self._owned.directory_wake.clear()
             while (news := self._hub.take_info(self._owned.shard)) is not None:
-                self._owned.directory.update(*news)
+                self._owned.directory.update_channels(*news)
                 await asyncio.sleep(0)
-            cut = self._owned.directory.cut()
+            cut = self._owned.directory.cut_changes()
             if cut is None:
                 continue
             began = time.monotonic()
@@ -73,7 +73,7 @@ class DirectoryWriter:
                 # said by the image writer; Redis may come back empty
                 self._owned.directory.put_back(cut)
                 self._owned.directory.mark_all()
-                await asyncio.sleep(backoff(failures))
+                await asyncio.sleep(backoff_delay(failures))
                 failures += 1
 
     async def _pause_until(self, ready: float) -> None:
@@ -103,5 +103,5 @@ class DirectoryWriter:
             self._owned.require_valid()
             async with asyncio.timeout(_DEADLINE_S):
                 await self._bus.publish(
-                    self._bus.subject("directory", shard), changed.SerializeToString()
+                    self._bus.full_subject("directory", shard), changed.SerializeToString()
                 )

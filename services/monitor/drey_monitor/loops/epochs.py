@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 
-from drey_core.epochs import believable
+from drey_core.epochs import epoch_believable
 from drey_core.errors import Malformed
 from drey_monitor.owned import Shards
-from drey_runtime.edge import decode_heartbeat, note
+from drey_runtime.edge import decode_heartbeat, note_error
 from drey_runtime.nats_client import Msg
 
 _SETTLED_S = 5.0
@@ -24,7 +24,7 @@ class HeardBeat:
         self.channels = self.connected = 0
         self.updates_per_s: float | None = None
 
-    def hear(self, owner: str, epoch: int, now: float) -> None:
+    def hear_beat(self, owner: str, epoch: int, now: float) -> None:
         """A heartbeat came."""
         if epoch != self.epoch or self.since == -math.inf:
             self.since = now
@@ -56,15 +56,15 @@ class EpochListener:
             beat = decode_heartbeat(message.data)
             owned = self._shards.get(beat.shard)
             known_epoch = max(self.epoch(beat.shard), owned.state.epoch if owned else 0)
-            if not believable(beat.epoch, known_epoch):
+            if not epoch_believable(beat.epoch, known_epoch):
                 raise Malformed(f"a heartbeat of epoch {beat.epoch}, where {known_epoch} is known")
         except Malformed as error:
-            note(error, "heartbeats")
+            note_error(error, "heartbeats")
             return
         self._epochs[beat.shard] = max(known_epoch, beat.epoch)
         if beat.epoch == self._epochs[beat.shard]:
             heard = self.beats.setdefault(beat.shard, HeardBeat(beat.owner, beat.epoch))
-            heard.hear(beat.owner, beat.epoch, time.monotonic())
+            heard.hear_beat(beat.owner, beat.epoch, time.monotonic())
             heard.note_load(beat.channels, beat.connected, beat.updates_per_s)
         if owned is not None and beat.epoch > owned.state.epoch:
-            self._shards.supersede(owned, beat.epoch)
+            self._shards.supersede_owner(owned, beat.epoch)

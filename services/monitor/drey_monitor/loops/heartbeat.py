@@ -58,10 +58,10 @@ class Heartbeats:
             group.create_task(self._to_image(), name="heartbeat to the image")
 
     async def _to_bus(self) -> None:
-        subject = self._bus.subject("heartbeats", self._owned.shard)
+        subject = self._bus.full_subject("heartbeats", self._owned.shard)
         while True:
             began = time.monotonic()
-            self._settle()
+            self._settle_shards()
             beat = self.beat().SerializeToString()
             with suppress(Unavailable, TimeoutError):
                 self._owned.require_valid()
@@ -97,7 +97,7 @@ class Heartbeats:
         """
         owned = self._owned
         if self._written is not None:
-            stored = (await self._image.heartbeats(self._settings.shards))[owned.shard]
+            stored = (await self._image.read_heartbeats(self._settings.shards))[owned.shard]
             if stored != self._written and (stored is None or stored.epoch <= owned.state.epoch):
                 log.warning("the image was emptied; writing shard %d again", owned.shard)
                 owned.rewrite_image()
@@ -123,13 +123,13 @@ class Heartbeats:
             lost = len(set(values) | set(directory))
             log.warning("the image lost %d pages of shard %d; writing them", lost, owned.shard)
 
-    def _settle(self) -> None:
+    def _settle_shards(self) -> None:
         """Decide whether the search is over; then nothing of the last owner's word is left."""
         owned = self._owned
         if owned.settling.settled:
             return
         counts = owned.state.counts()
-        settled = owned.settling.look(
+        settled = owned.settling.has_settled(
             time.monotonic_ns(),
             searched=owned.searched,
             channels=counts.channels,
@@ -137,7 +137,7 @@ class Heartbeats:
             valued=counts.valued,
         )
         if settled:
-            owned.state.settle()
+            owned.state.settle_unconnected()
             self._shards.changed.set()
             log.info(
                 "shard %d settled: %d of %d channels connected",
@@ -153,9 +153,9 @@ class Heartbeats:
             time_ns=now,
             owner=self._owner,
             shard_count=self._settings.shards,
-            channel_access=self._hub.implementation,
+            channel_access=self._hub.implementation_name,
             tick_ms=round(self._settings.tick * 1000),
             counts=owned.state.counts(),
-            updates_per_s=owned.rate.observe(time.monotonic_ns(), owned.state.updates),
+            updates_per_s=owned.rate.observe_total(time.monotonic_ns(), owned.state.updates),
         )
-        return mapping.heartbeat(owned, pulse)
+        return mapping.heartbeat_message(owned, pulse)

@@ -9,7 +9,7 @@ import time
 from drey_core.errors import Unavailable
 from drey_monitor.owned import Owned
 from drey_runtime import telemetry
-from drey_runtime.backoff import backoff
+from drey_runtime.backoff import backoff_delay
 from drey_runtime.clock import now_ns
 from drey_runtime.image import EpochSuperseded, Image
 
@@ -44,7 +44,7 @@ class ImageWriter:
                 if not self._owned.image_failing:
                     log.warning("the image is not kept: %s", error.message)
                 self._owned.image_failing = True
-                await asyncio.sleep(backoff(failures))
+                await asyncio.sleep(backoff_delay(failures))
                 failures += 1
 
     async def _write_pending(self) -> None:

@@ -20,7 +20,7 @@ from drey_core.errors import InvalidArgument
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT
 from drey_monitor import mapping
 from drey_monitor.adapters.channels import ChannelHub
-from drey_monitor.domain.hangs import HangBook, hanging
+from drey_monitor.domain.hangs import HangBook, hanging_channels
 from drey_monitor.domain.iocs import IocBook
 from drey_monitor.owned import Shards
 from drey_runtime.clock import now_ns
@@ -62,15 +62,15 @@ class IocWatch:
     async def run(self) -> None:
         """Look for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._count(), name="count connections")
+            group.create_task(self._count_channels(), name="count connections")
             group.create_task(self._ask_echoes(), name="echoes")
             group.create_task(self._search_again(), name="double names")
 
-    async def _count(self) -> None:
+    async def _count_channels(self) -> None:
         async with asyncio.TaskGroup() as group:
             reconnecting: asyncio.Task[None] | None = None
             while True:
-                connections = self._hub.connections()
+                connections = self._hub.connection_columns()
                 self._book.count(
                     connections.servers, self._owned_at(connections), connections.connected
                 )
@@ -112,14 +112,14 @@ class IocWatch:
         channels = self._hub.channels_of(suspects)
         slots = np.concatenate([suspects, np.array(list(witnesses.values()), np.int64)])
         try:
-            code = (await self._hub.read(slots, self._echo_timeout_s)).code
+            code = (await self._hub.read_values(slots, self._echo_timeout_s)).code
         except KeyError:
             return  # a channel ended just now; the next look finds the others again
         code, spoken = code[: len(suspects)], code[len(suspects) :]
         alive = {s for s, c in zip(witnesses, spoken.tolist(), strict=True) if c == ECA.NORMAL}
-        hangs = hanging(server, code == ECA.NORMAL, np.isin(code, _NOT_ANSWERED), alive)
+        hangs = hanging_channels(server, code == ECA.NORMAL, np.isin(code, _NOT_ANSWERED), alive)
         renewed = np.zeros(len(suspects), bool)
-        renewed[hangs] = await self._hub.reconnect(suspects[hangs], self._addresses_of)
+        renewed[hangs] = await self._hub.reconnect_slots(suspects[hangs], self._addresses_of)
         # a value may have come in the last moment
         hangs &= renewed | self._is_unheard(suspects, channels)
         for channel, is_hung in zip(channels.tolist(), hangs.tolist(), strict=True):
@@ -134,7 +134,7 @@ class IocWatch:
             self._book.note_reconnected(address, int(renewed[here].sum()))
 
     def _is_unheard(self, slots: I8, channels: I8) -> NDArray[np.bool_]:
-        unheard = self._hub.connections().unheard_ns[slots] > 0
+        unheard = self._hub.connection_columns().unheard_ns[slots] > 0
         waits: NDArray[np.bool_] = unheard & (self._hub.channels_of(slots) == channels)
         return waits
 
@@ -161,7 +161,7 @@ class IocWatch:
 
     async def _ask_echo(self, addresses: list[str]) -> None:
         """One read of one channel of each; one time-out for all of them."""
-        connections = self._hub.connections()
+        connections = self._hub.connection_columns()
         # one that hangs tells nothing of its IOC
         slots_of = _askable_slots(connections) | _askable_slots(connections, heard=True)
         slot_of = {connections.servers[server]: slot for server, slot in slots_of.items()}
@@ -171,7 +171,7 @@ class IocWatch:
         began = now_ns()
         slots = np.array([slot_of[address] for address in asked], np.int64)
         try:
-            answer = await self._hub.read(slots, self._echo_timeout_s)
+            answer = await self._hub.read_values(slots, self._echo_timeout_s)
         except KeyError:
             return  # a channel ended just now; the next round asks another
         took = (answer.values.receive_time - began).tolist()
@@ -186,7 +186,7 @@ class IocWatch:
         """Whether names that two servers had have two still: libca tells while it searches only."""
         while True:
             await asyncio.sleep(self._look_again_s)
-            names = [double.name for double in self._book.doubles]
+            names = [double.name for double in self._book.double_names]
             if not names:
                 continue
             try:
@@ -195,7 +195,7 @@ class IocWatch:
                 continue
             self._book.begin_search(names)
             await asyncio.sleep(_SEARCH_S)
-            await self._hub.release(slots)
+            await self._hub.release_slots(slots)
             self._book.end_search()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.election import first_epoch
-from drey_core.epochs import believable
+from drey_core.epochs import epoch_believable
 from drey_core.errors import Unavailable
 from drey_core.values import State
 from drey_monitor import mapping
@@ -22,7 +22,7 @@ from drey_monitor.domain.catalog import (
     ChannelPage,
     Channels,
     ChannelsChange,
-    difference,
+    channels_difference,
     unchanged,
 )
 from drey_monitor.domain.ownership import next_epoch, pages_of_shard
@@ -34,9 +34,9 @@ from drey_monitor.loops.image_writer import ImageWriter
 from drey_monitor.loops.publisher import BatchPublisher
 from drey_monitor.owned import LeftToAnother, Owned, Shards, ShardTurn, WarmShard
 from drey_monitor.settings import MonitorSettings
-from drey_runtime.backoff import backoff
+from drey_runtime.backoff import backoff_delay
 from drey_runtime.bus import Bus
-from drey_runtime.clock import boottime, now_ns
+from drey_runtime.clock import boottime_s, now_ns
 from drey_runtime.image import EpochSuperseded, Image, catalog_page
 from drey_runtime.lease import Lease, LeaseLost, Term
 
@@ -96,7 +96,7 @@ class Owner:
             await owning  # also where it is cancelled from inside, of which the group tells nothing
 
     async def _own_for_ever(self) -> None:
-        losses, turn = 0, self._shards.turn(self._shard)
+        losses, turn = 0, self._shards.shard_turn(self._shard)
         while True:
             await self._shards.wait_room()
             await self._catalog.known.wait()
@@ -105,13 +105,13 @@ class Owner:
             self._settled = True
             try:
                 async with (
-                    turn.trying(),
-                    self._lease.held(f"shard-{self._shard}", floor=self._floor) as term,
+                    turn.try_to_own(),
+                    self._lease.held(f"shard-{self._shard}", floor=self._epoch_floor) as term,
                 ):
                     turn.stop_trying()
-                    if self._shards.claim(self._shard):
+                    if self._shards.claim_shard(self._shard):
                         began, was_ours, self._settled = time.monotonic(), True, False
-                        await self._own(term)
+                        await self._own_shard(term)
             except* LeftToAnother:
                 log.info("shard %d is left to another", self._shard)
             except* LeaseLost:
@@ -124,23 +124,23 @@ class Owner:
             if not was_ours:
                 continue
             # the lease is free already; ending many channels takes a while
-            await self._hub.drop(self._shard)
+            await self._hub.drop_shard(self._shard)
             # two sites under one namespace would take the shard from each other for ever
             losses = 0 if time.monotonic() - began > _STEADY_S else losses
-            await asyncio.sleep(backoff(losses, cap_s=_BACKOFF_CAP_S))
+            await asyncio.sleep(backoff_delay(losses, cap_s=_BACKOFF_CAP_S))
             losses += 1
 
     # --- before it is ours ---
 
     async def _prepare_for_ever(self) -> None:
-        turn = self._shards.turn(self._shard)
+        turn = self._shards.shard_turn(self._shard)
         while True:
             await turn.wanted.wait()
             if self._settled and self._catalog.known.is_set():
-                await self._prepare(turn)
+                await self._prepare_shard(turn)
             await asyncio.sleep(_LOOK_S)
 
-    async def _prepare(self, turn: ShardTurn) -> None:
+    async def _prepare_shard(self, turn: ShardTurn) -> None:
         """Watch the channels while another owns the shard, until it is ours or not wanted."""
         warm = WarmShard(round(self._settings.settle * 1e9))
         self._shards.begin_warm(self._shard, warm)
@@ -156,11 +156,11 @@ class Owner:
             turn.prepared = False
             if self._keeps(warm):
                 self._shards.end_warm(self._shard)
-                await self._hub.drop(self._shard)
+                await self._hub.drop_shard(self._shard)
 
     def _keeps(self, warm: WarmShard) -> bool:
         """Whether it was not taken over by this process's ownership."""
-        return self._shards.warm(self._shard) is warm
+        return self._shards.warm_shard(self._shard) is warm
 
     async def _stand_by(self, turn: ShardTurn, warm: WarmShard) -> bool:
         """Follow owner and catalog while it is wanted; whether the shard is to come now.
@@ -174,7 +174,7 @@ class Owner:
             if warm.catalog_wake.is_set():
                 await self._follow_warm(warm)
             self._note_prepared(turn, warm)
-            if warm.note_look(boottime()):
+            if warm.note_look(boottime_s()):
                 log.warning("shard %d: this process stood still; it is prepared anew", self._shard)
                 return False
             # while it only stands by, nothing but a change of the catalog is urgent
@@ -195,10 +195,10 @@ class Owner:
             len(change.added),
             len(change.removed),
         )
-        slots = self._hub.unmap(self._shard, change.removed)
+        slots = self._hub.unmap_channels(self._shard, change.removed)
         warm.follow(plan.pages, change.removed)
-        await self._hub.release(slots)
-        await self._watch(change)
+        await self._hub.release_slots(slots)
+        await self._watch_channels(change)
         warm.added.set()
         warm.looked_at = None
 
@@ -209,21 +209,23 @@ class Owner:
             turn.prepared = not warm.falls_behind(connected)
         else:
             turn.prepared = warm.is_prepared(
-                time.monotonic_ns(), channels, connected, self._hub.stats().asking
+                time.monotonic_ns(), channels, connected, self._hub.table_stats().asking
             )
 
     async def _take_warm(self) -> WarmShard | None:
         """What was prepared, once all of its channels are made; None where nothing was."""
-        while (warm := self._shards.warm(self._shard)) is not None and not warm.added.is_set():
+        while (
+            warm := self._shards.warm_shard(self._shard)
+        ) is not None and not warm.added.is_set():
             await warm.added.wait()
-        if warm is not None and warm.note_look(boottime()):
+        if warm is not None and warm.note_look(boottime_s()):
             log.warning("shard %d: this process stood still; it begins anew", self._shard)
             self._shards.end_warm(self._shard)
-            await self._hub.drop(self._shard)
+            await self._hub.drop_shard(self._shard)
             return None
         return warm
 
-    async def _floor(self) -> int:
+    async def _epoch_floor(self) -> int:
         """The greatest epoch seen anywhere, and the least of now, for where none is remembered."""
         try:
             async with asyncio.timeout(1.0):
@@ -231,9 +233,9 @@ class Owner:
         except (Unavailable, TimeoutError):
             seen = 0
         known_epoch = max(self._epochs.epoch(self._shard), first_epoch(now_ns()))
-        return max(seen, known_epoch) if believable(seen, known_epoch) else known_epoch
+        return max(seen, known_epoch) if epoch_believable(seen, known_epoch) else known_epoch
 
-    async def _own(self, term: Term) -> None:
+    async def _own_shard(self, term: Term) -> None:
         granted = term.epoch
         owned = Owned(
             self._shard,
@@ -245,32 +247,34 @@ class Owner:
         log.info("owning shard %d under epoch %d", self._shard, owned.state.epoch)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._guard(owned), name="guard")
+                group.create_task(self._guard_shard(owned), name="guard")
                 group.create_task(self._watch_released(), name="released")
                 group.create_task(self._watch_given(owned), name="given")
                 group.create_task(self._watch_term(owned, term, granted), name="term")
                 warm = await self._take_warm()
-                plan = self._plan(owned)
-                self._shards.own(owned)
+                plan = self._plan_change(owned)
+                self._shards.own_shard(owned)
                 change = plan.change
                 if warm is not None:
                     self._shards.end_warm(self._shard)
                     missed = self._plan_pages(warm.followed)
                     change = missed.change
                     warm.follow(missed.pages, change.removed)
-                    owned.fold(warm.columns())
-                    await self._hub.release(self._hub.unmap(self._shard, change.removed))
+                    owned.fold_columns(warm.columns())
+                    await self._hub.release_slots(
+                        self._hub.unmap_channels(self._shard, change.removed)
+                    )
                 # connecting takes longest, and costs this thread little: it goes beside the rest
-                watching = group.create_task(self._watch(change), name="watch")
+                watching = group.create_task(self._watch_channels(change), name="watch")
                 await self._take_over(owned, plan)
-                for loop in self._loops(owned):
+                for loop in self._shard_loops(owned):
                     group.create_task(loop.run(), name=type(loop).__name__)
                 await watching
-                await self._follow(owned)
+                await self._follow_catalog(owned)
         finally:
-            self._shards.leave(self._shard)
+            self._shards.leave_shard(self._shard)
 
-    def _loops(
+    def _shard_loops(
         self, owned: Owned
     ) -> tuple[BatchPublisher, ImageWriter, DirectoryWriter, Heartbeats]:
         return (
@@ -289,7 +293,7 @@ class Owner:
 
     # --- losing it ---
 
-    async def _guard(self, owned: Owned) -> None:
+    async def _guard_shard(self, owned: Owned) -> None:
         await owned.superseded.wait()
         raise EpochSuperseded(owned.shard, owned.newer_epoch, owned.state.epoch)
 
@@ -313,12 +317,12 @@ class Owner:
                 granted = term.epoch
                 owned.begin_epoch(next_epoch(granted, owned.state.epoch))
                 log.info("shard %d goes on under epoch %d", owned.shard, owned.state.epoch)
-                await self._fence(owned)
+                await self._fence_shard(owned)
             owned.image_wake.set()
             owned.directory_wake.set()
             self._shards.changed.set()
 
-    async def _fence(self, owned: Owned) -> None:
+    async def _fence_shard(self, owned: Owned) -> None:
         """Make the image refuse older epochs before anything is published under this one.
 
         So whoever has read the image knows whose batches to drop. Where Redis is away nobody
@@ -327,16 +331,16 @@ class Owner:
         epoch = owned.state.epoch
         try:
             async with asyncio.timeout(_FENCE_S):
-                await self._image.claim(owned.shard, epoch)
+                await self._image.claim_shard(owned.shard, epoch)
         except (Unavailable, TimeoutError) as error:
             log.warning("shard %d: epoch %d is not in the image: %s", owned.shard, epoch, error)
-        owned.fenced(epoch)
+        owned.note_fenced(epoch)
 
     # --- the channels ---
 
     async def _take_over(self, owned: Owned, plan: _Plan) -> None:
         """Begin with the values and metadata of the last owner, as far as the image has them."""
-        await self._fence(owned)
+        await self._fence_shard(owned)
         inherited = np.zeros(0, np.int64)
         try:
             raws = await self._image.catalog_bytes(list(plan.pages))
@@ -349,23 +353,23 @@ class Owner:
         else:
             same = {n: unchanged(page, plan.channels[n]) for n, page in former.items()}
             if former:
-                inherited = owned.state.inherit(values, np.stack([same[n] for n in numbers]))
-            owned.directory.inherit(metadata, same)
+                inherited = owned.state.inherit_pages(values, np.stack([same[n] for n in numbers]))
+            owned.directory.inherit_pages(metadata, same)
         self._take_in(owned, plan, inherited)
-        owned.begin()
+        owned.begin_publishing()
 
-    async def _follow(self, owned: Owned) -> None:
+    async def _follow_catalog(self, owned: Owned) -> None:
         """Make the channels what the catalog says, after each change."""
         while True:
             owned.searched = True
             await owned.catalog_wake.wait()
-            plan = self._plan(owned)
-            slots = self._hub.unmap(owned.shard, plan.change.removed)
+            plan = self._plan_change(owned)
+            slots = self._hub.unmap_channels(owned.shard, plan.change.removed)
             self._take_in(owned, plan, np.zeros(0, np.int64))
-            await self._hub.release(slots)
-            await self._watch(plan.change)
+            await self._hub.release_slots(slots)
+            await self._watch_channels(plan.change)
 
-    def _plan(self, owned: Owned) -> _Plan:
+    def _plan_change(self, owned: Owned) -> _Plan:
         """What is to be done to follow the catalog as it is now; later changes wake again."""
         owned.catalog_wake.clear()
         return self._plan_pages(owned.followed)
@@ -376,8 +380,11 @@ class Owner:
         mine = pages_of_shard(raw, self._shard, self._settings.shards)
         pages = {n: raw[n] for n in mine if raw[n] is not followed.get(n)}
         channels = {n: mapping.catalog_channels(page) for n, page in pages.items()}
-        change = ChannelsChange.join(
-            [difference(_known(followed.get(n)), page) for n, page in channels.items()]
+        change = ChannelsChange.join_changes(
+            [
+                channels_difference(_known_channels(followed.get(n)), page)
+                for n, page in channels.items()
+            ]
         )
         return _Plan(self._catalog.version, pages, channels, change)
 
@@ -386,7 +393,7 @@ class Owner:
         change = plan.change
         self._change_state(owned, plan, inherited)
         owned.directory.set_catalog(plan.version, plan.pages)
-        owned.forget(change.removed)
+        owned.forget_channels(change.removed)
         owned.followed.update(plan.pages)
         self._shards.changed.set()
         owned.image_wake.set()
@@ -402,18 +409,18 @@ class Owner:
     def _change_state(self, owned: Owned, plan: _Plan, inherited: I8) -> None:
         state, change = owned.state, plan.change
         before = state.counts().channels
-        state.grow(np.array(list(plan.pages), np.int64))
-        state.remove(change.gone)
+        state.grow_pages(np.array(list(plan.pages), np.int64))
+        state.remove_channels(change.gone_channels)
         unsupported = change.added[change.unsupported]
-        state.add(unsupported, State.UNSUPPORTED)
+        state.add_channels(unsupported, State.UNSUPPORTED)
         # one that is inherited does not begin as NEVER_CONNECTED
         searched = change.added[~change.unsupported]
-        state.add(np.setdiff1d(searched, inherited, assume_unique=True))
+        state.add_channels(np.setdiff1d(searched, inherited, assume_unique=True))
         if len(change.added) * _MANY > before:
             owned.searched = False
-            owned.settling.restart()
+            owned.settling.restart_search()
 
-    async def _watch(self, change: ChannelsChange) -> None:
+    async def _watch_channels(self, change: ChannelsChange) -> None:
         rows = np.flatnonzero(change.watchable)
         unsupported = int(np.count_nonzero(change.unsupported))
         if unsupported:
@@ -429,7 +436,7 @@ class Owner:
                 len(change.added) - len(rows) - unsupported,
             )
         addresses = [change.addresses[i] for i in rows.tolist()]
-        await self._hub.add(self._shard, change.added[rows], addresses)
+        await self._hub.add_channels(self._shard, change.added[rows], addresses)
 
 
 def _former_channels(plan: _Plan, raws: Sequence[bytes | None]) -> dict[int, ChannelPage]:
@@ -445,5 +452,5 @@ def _former_channels(plan: _Plan, raws: Sequence[bytes | None]) -> dict[int, Cha
     return former
 
 
-def _known(raw: bytes | None) -> Channels | None:
+def _known_channels(raw: bytes | None) -> Channels | None:
     return None if raw is None else mapping.catalog_channels(raw)

@@ -29,7 +29,7 @@ class BatchPublisher:
 
     async def run(self) -> None:
         """Publish for ever."""
-        subject = self._bus.subject("values", self._owned.shard)
+        subject = self._bus.full_subject("values", self._owned.shard)
         while True:
             batches = await self._owned.outgoing.get()
             began = time.monotonic()
@@ -39,7 +39,7 @@ class BatchPublisher:
                         self._owned.require_valid()
                         await self._bus.publish(subject, batch)
             except (Unavailable, TimeoutError) as error:
-                self._owned.drop()
+                self._owned.drop_batch()
                 if not self._failing:
                     log.warning("batches are not published: %s", error or "NATS takes nothing")
                 self._failing = True

@@ -36,7 +36,7 @@ class MonitorReadiness:
 
     async def _image_answers(self) -> bool:
         try:
-            await self._image.ping()
+            await self._image.ping_server()
         except Unavailable:
             return False
         return True

@@ -75,14 +75,14 @@ class Ticker:
                 async with asyncio.timeout(_CHECK_S):
                     epoch = await self._image.epoch(owned.shard)
                 if epoch > owned.state.epoch:
-                    self._shards.supersede(owned, epoch)
+                    self._shards.supersede_owner(owned, epoch)
 
     async def drain_and_cut(self) -> None:
         """Drain once and cut what changed."""
         self._shards.changed.clear()
-        drained = await self._hub.drain()
+        drained = await self._hub.drain_updates()
         for shard, values in drained.items():
-            self._shards.fold(shard, values)
+            self._shards.fold_columns(shard, values)
             telemetry.loop_items.add(len(values), {"loop": "drain"})
         for owned in self._shards:
             if 0 < self._hub.count_news(owned.shard) <= _FEW:
@@ -90,11 +90,11 @@ class Ticker:
             self._cut_batch(owned)
 
     def _cut_batch(self, owned: Owned) -> None:
-        cut = owned.state.cut() if owned.publishes else None
+        cut = owned.state.cut_batch() if owned.may_publish else None
         if cut is None:
             return
         owned.image_wake.set()
-        owned.send(
+        owned.send_batches(
             encode_batches(
                 cut.columns,
                 shard=owned.shard,

@@ -17,7 +17,7 @@ from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import I8
 from drey_restore.domain.policy import PartSource, PolicyOrigin, PolicyTable, SaidPolicy
 from drey_runtime.directory_codec import decode_catalog
-from drey_runtime.upstream import CatalogPagesClient, read_stream, translated
+from drey_runtime.upstream import CatalogPagesClient, read_stream, translate_errors
 
 
 class CatalogClient:
@@ -25,18 +25,18 @@ class CatalogClient:
 
     def __init__(self, channel: grpc.aio.Channel, timeout_s: float = 10.0) -> None:
         self._stub = rpc.DirectoryServiceStub(channel)
-        self._reader = CatalogPagesClient(channel, _numbered, timeout_s)
+        self._reader = CatalogPagesClient(channel, _numbered_page, timeout_s)
         self._timeout = timeout_s
         self._pages: dict[int, CatalogPage] = {}
         self._directory = Directory.from_pages(0, [])
         self._lock = asyncio.Lock()
 
     @property
-    def known(self) -> Directory:
+    def known_directory(self) -> Directory:
         """The catalog as it was last; out of date by what changed since, empty at first."""
         return self._directory
 
-    async def current(self) -> Directory:
+    async def current_directory(self) -> Directory:
         """The catalog as of now; pages that did not change are not read again."""
         async with self._lock:
             update = await self._reader.fetch_changes(self._directory.version)
@@ -46,14 +46,16 @@ class CatalogClient:
                 self._pages = pages
             return self._directory
 
-    async def resolve(self, selector: selector_pb2.Selector, *, unknown: bool = True) -> I8:
+    async def resolve_selector(
+        self, selector: selector_pb2.Selector, *, unknown: bool = True
+    ) -> I8:
         """Numbers of the PVs that a selector chooses today; unknown names choose nothing.
 
         Without `unknown` they are an error: NotFound.
         """
         request = pb.ResolveChannelsRequest(selector=selector, allow_unknown=unknown)
         async with (
-            translated("snapshot"),
+            translate_errors("snapshot"),
             read_stream(self._stub.ResolveChannels(request, timeout=self._timeout)) as messages,
         ):
             parts = [np.array(part.pv_numbers, np.int64) async for part in messages]
@@ -66,7 +68,7 @@ class CatalogClient:
         listed: list[SaidPolicy] = []
         request = pb.GetRestorePoliciesRequest()
         async with (
-            translated("snapshot"),
+            translate_errors("snapshot"),
             read_stream(self._stub.GetRestorePolicies(request, timeout=self._timeout)) as parts,
         ):
             async for part in parts:
@@ -78,14 +80,14 @@ class CatalogClient:
         return PolicyTable(np.concatenate(numbers), np.concatenate(indexes), listed)
 
 
-def _numbered(raw: bytes) -> tuple[int, CatalogPage]:
+def _numbered_page(raw: bytes) -> tuple[int, CatalogPage]:
     page = decode_catalog(raw)
     return page.number, page
 
 
 def _said_policy(message: pb.EffectivePolicy) -> SaidPolicy:
     return SaidPolicy(
-        _policy(message.policy),
+        _policy_of(message.policy),
         tuple(map(_part_source, message.sources)),
         tuple(message.contradictions),
     )
@@ -104,7 +106,7 @@ def _part_source(source: catalog_pb2.PolicySource) -> PartSource:
             return PartSource(source.policy_field, PolicyOrigin.BUILT_IN)
 
 
-def _policy(message: catalog_pb2.RestorePolicy) -> Policy:
+def _policy_of(message: catalog_pb2.RestorePolicy) -> Policy:
     def optional(name: str) -> float | None:
         return getattr(message, name) if message.HasField(name) else None  # type: ignore[arg-type]
 

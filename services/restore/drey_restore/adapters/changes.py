@@ -23,7 +23,7 @@ class ChangeFeed:
         self._listeners: list[Listener] = []
 
     @contextmanager
-    def listening(self, listener: Listener) -> Iterator[None]:
+    def listen_to_changes(self, listener: Listener) -> Iterator[None]:
         """Let `listener` have what changes during the body."""
         self._listeners.append(listener)
         try:
@@ -31,10 +31,10 @@ class ChangeFeed:
         finally:
             self._listeners.remove(listener)
 
-    def take(self) -> None:
+    def take_changes(self) -> None:
         """Hand on what has come by now."""
         self._table.drain_info()
-        while len(changes := self._table.drain()):
+        while len(changes := self._table.drain_updates()):
             for listener in list(self._listeners):
                 listener(changes)
 
@@ -42,5 +42,5 @@ class ChangeFeed:
         """Until cancelled. In bursts, for what one row costs is little beside what a look costs."""
         while True:
             await self._table.wait_dirty()
-            self.take()
+            self.take_changes()
             await asyncio.sleep(_BURST_S)

@@ -22,13 +22,13 @@ class UsedChannels:
         self._pool, self._addresses = pool, addresses
         self._found, self._as_of = found, pool.removals
 
-    def slots(self) -> Slots:
+    def used_slots(self) -> Slots:
         """Their slots, in order; good until the next `await`.
 
         Somebody may `renew` a channel meanwhile, which gives it another slot.
         """
         if self._as_of != self._pool.removals:
-            self._found, self._as_of = self._pool.find(self._addresses), self._pool.removals
+            self._found, self._as_of = self._pool.find_slots(self._addresses), self._pool.removals
         return self._found
 
 
@@ -59,31 +59,31 @@ class ChannelPool:
         return len(self._slots)
 
     @asynccontextmanager
-    async def use(self, addresses: Sequence[str]) -> AsyncIterator[UsedChannels]:
+    async def use_channels(self, addresses: Sequence[str]) -> AsyncIterator[UsedChannels]:
         """Keep channels open during the body. Does not wait for connection."""
         async with self._lock:
-            used = UsedChannels(self, addresses, await self._add(addresses))
+            used = UsedChannels(self, addresses, await self._add_channels(addresses))
             self._in_use.append(used)
         try:
             yield used
         finally:
             self._in_use.remove(used)
-            slots = used.slots()
+            slots = used.used_slots()
             self._last_used[slots[slots >= 0]] = self._clock()
 
-    def find(self, addresses: Sequence[str]) -> Slots:
+    def find_slots(self, addresses: Sequence[str]) -> Slots:
         """Slots, in order, of addresses; -1 where a channel is not open."""
         slot_of = self._slots.get
         return np.fromiter((slot_of(a, -1) for a in addresses), np.int64, len(addresses))
 
-    def slots(self, addresses: Sequence[str]) -> Slots:
+    def slots_of(self, addresses: Sequence[str]) -> Slots:
         """Slots, in order, of some addresses that the caller uses; good until the next `await`.
 
         Somebody may `renew` a channel meanwhile, which gives it another slot.
         """
         return np.fromiter(map(self._slots.__getitem__, addresses), np.int64, len(addresses))
 
-    async def renew(self, addresses: Sequence[str]) -> None:
+    async def renew_channels(self, addresses: Sequence[str]) -> None:
         """Close channels and open them again, in that order on their circuit.
 
         The IOC drops what still waits on a channel that is closed. So, once the new one is
@@ -91,8 +91,8 @@ class ChannelPool:
         `withdraws_writes`.
         """
         async with self._lock:
-            await self._remove(addresses)
-            await self._add(addresses)
+            await self._remove_channels(addresses)
+            await self._add_channels(addresses)
 
     async def close_idle(self) -> None:
         """Close what nobody has used for `keep_s`; not while a write of it is unanswered.
@@ -103,10 +103,10 @@ class ChannelPool:
             addresses, slots = list(self._slots), np.array(list(self._slots.values()), np.int64)
             idle = self._last_used[slots] <= self._clock() - self._keep_s
             for used in self._in_use:
-                idle &= ~np.isin(slots, used.slots())
+                idle &= ~np.isin(slots, used.used_slots())
             rows = np.flatnonzero(idle)
-            rows = rows[~self.table.unanswered(slots[rows])]
-            await self._remove([addresses[row] for row in rows.tolist()])
+            rows = rows[~self.table.unanswered_slots(slots[rows])]
+            await self._remove_channels([addresses[row] for row in rows.tolist()])
 
     async def run(self) -> None:
         """Close idle channels, and probe IOCs, until cancelled."""
@@ -119,21 +119,21 @@ class ChannelPool:
             await asyncio.sleep(min(_LOOK_EVERY_S, self._keep_s))
             await self.close_idle()
 
-    async def _add(self, addresses: Sequence[str]) -> Slots:
+    async def _add_channels(self, addresses: Sequence[str]) -> Slots:
         """Open those that are not; their slots, in order."""
-        slots = self.find(addresses)
+        slots = self.find_slots(addresses)
         if len(slots) == 0 or slots.min() >= 0:
             return slots
         missing = sorted({addresses[row] for row in np.flatnonzero(slots < 0).tolist()})
-        added = await self.table.add(missing)
+        added = await self.table.add_channels(missing)
         self._slots.update(zip(missing, added.tolist(), strict=True))
         more = int(added.max()) + 1 - len(self._last_used)
         self._last_used = np.append(self._last_used, np.zeros(max(more, 0)))
         self._last_used[added] = self._clock()
-        return self.find(addresses)
+        return self.find_slots(addresses)
 
-    async def _remove(self, addresses: Iterable[str]) -> None:
+    async def _remove_channels(self, addresses: Iterable[str]) -> None:
         gone = [self._slots.pop(a) for a in dict.fromkeys(addresses) if a in self._slots]
         if gone:
             self.removals += 1
-            await self.table.remove(np.array(gone, np.int64))
+            await self.table.remove_slots(np.array(gone, np.int64))

@@ -34,7 +34,7 @@ def copy_rows(
     for group in _equal_lengths([column.lengths for column in columns]):
         pieces = [head[group]]
         for column in columns:
-            pieces += column.fields(group)
+            pieces += column.copy_fields(group)
         parts.append(np.concatenate(pieces, axis=1).reshape(-1).data)
     return b"".join([*parts, _END])
 
@@ -68,19 +68,19 @@ class _SectionTexts:
     """Some texts of a section, to be gathered as bytes."""
 
     def __init__(self, section: bytes, rows: I8) -> None:
-        lengths, body = blob.text_parts(_valid(section))
+        lengths, body = blob.text_parts(_valid_section(section))
         self._body = np.frombuffer(body, np.uint8)
         self.lengths = lengths[rows]
         self._starts = (np.cumsum(lengths) - lengths)[rows]
 
-    def fields(self, group: I8) -> list[U1]:
+    def copy_fields(self, group: I8) -> list[U1]:
         """Lengths, shape (m, 4), and texts, shape (m, length), of rows of equal length."""
         length = int(self.lengths[group[0]])
         heads = np.broadcast_to(np.frombuffer(length.to_bytes(4), np.uint8), (len(group), 4))
         return [heads, self._body[self._starts[group][:, None] + np.arange(length)]]
 
 
-def _valid(section: bytes) -> bytes:
+def _valid_section(section: bytes) -> bytes:
     """The section with texts that Postgres can hold: UTF-8 without NUL."""
     _, body = blob.text_parts(section)
     if body.isascii() and b"\0" not in body:

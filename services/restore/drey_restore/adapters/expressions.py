@@ -47,10 +47,10 @@ class Condition:
         """The names that it looks at, in their order."""
         return tuple(self.looks)
 
-    def holds(self, values: Mapping[Name, Any]) -> bool:
+    def holds_for(self, values: Mapping[Name, Any]) -> bool:
         """Whether it holds for values of all its names. NotKnownError: types do not fit, say."""
         data: dict[str, dict[str, Any]] = {each: {} for each in MAPS}
-        elements = sum(_size(values[name]) * times for name, times in self.looks.items())
+        elements = sum(_tree_size(values[name]) * times for name, times in self.looks.items())
         if elements > MOST_ELEMENTS:
             raise NotKnownError(
                 f"it looks at {elements} elements and bytes of arrays and texts,"
@@ -66,27 +66,27 @@ class Condition:
         return bool(found.value())
 
 
-def condition(text: str, field: str) -> Condition:
+def compile_condition(text: str, field: str) -> Condition:
     """The condition that `text` says. InvalidArgument names the `field` and what is wrong."""
     if len(text.encode()) > MOST_BYTES:
-        raise _refused(field, f"is longer than {MOST_BYTES} bytes")
+        raise _refused_condition(field, f"is longer than {MOST_BYTES} bytes")
     try:
-        compiled = _environment().compile(text)
+        compiled = _cel_environment().compile(text)
     except RuntimeError as error:
-        raise _refused(field, f"is no expression of CEL: {error}") from error
+        raise _refused_condition(field, f"is no expression of CEL: {error}") from error
     if compiled.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
-        raise _refused(field, f"gives a {compiled.return_type().name()}, and no truth")
-    looks = Counter(_names(_tree(compiled, field), field))
+        raise _refused_condition(field, f"gives a {compiled.return_type().name()}, and no truth")
+    looks = Counter(_names_in_tree(_checked_tree(compiled, field), field))
     if not looks:
-        raise _refused(field, 'looks at no PV: write pv["NAME"]')
+        raise _refused_condition(field, 'looks at no PV: write pv["NAME"]')
     if len(looks) > MOST_PVS:
-        raise _refused(field, f"looks at more than {MOST_PVS} PVs")
+        raise _refused_condition(field, f"looks at more than {MOST_PVS} PVs")
     return Condition(text, looks, compiled)
 
 
 def plain_value(value: Any) -> Any:
     """A value as an expression sees it. NotKnownError for one that none can see."""
-    if _size(value) > MOST_ELEMENTS:
+    if _tree_size(value) > MOST_ELEMENTS:
         raise NotKnownError(f"has more than {MOST_ELEMENTS} elements, or bytes of text")
     if isinstance(value, bytes):
         return value.decode(errors="replace")
@@ -99,56 +99,60 @@ def plain_value(value: Any) -> Any:
     return [plain_value(each.item() if hasattr(each, "item") else each) for each in value]
 
 
-def _size(value: Any) -> int:
+def _tree_size(value: Any) -> int:
     """Elements of an array, bytes of a text or of all texts of an array; 0 for a single number."""
     if isinstance(value, (bytes, str)):
         return len(value)
     if isinstance(value, list):
-        return sum(max(_size(each), 1) for each in value)
+        return sum(max(_tree_size(each), 1) for each in value)
     return getattr(value, "size", 0) if getattr(value, "ndim", 0) else 0
 
 
 @cache
-def _environment() -> cel.Env:
+def _cel_environment() -> cel.Env:
     of_pvs = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
     return cel.NewEnv(variables=dict.fromkeys(MAPS, of_pvs))
 
 
-def _refused(field: str, why: str) -> InvalidArgument:
+def _refused_condition(field: str, why: str) -> InvalidArgument:
     return InvalidArgument(f"{field}: {why}", field=field, metadata={"field": field})
 
 
-def _tree(compiled: cel.Expression, field: str) -> Any:
+def _checked_tree(compiled: cel.Expression, field: str) -> Any:
     """The checked expression, as far as `_expression_class` knows of it."""
     try:
         whole = any_pb2.Any.FromString(compiled.serialize())
         return _checked_class().FromString(whole.value).expr
     except DecodeError as error:
-        raise _refused(field, f"is not understood: {error}") from error
+        raise _refused_condition(field, f"is not understood: {error}") from error
 
 
-def _names(tree: Any, field: str) -> Iterator[Name]:
+def _names_in_tree(tree: Any, field: str) -> Iterator[Name]:
     """The names that a tree looks at; what is bounded neither in cost nor in names is refused."""
     if tree.comprehension or tree.struct:
-        raise _refused(field, "has a macro or a structure (all, exists, map, filter, {...})")
+        raise _refused_condition(
+            field, "has a macro or a structure (all, exists, map, filter, {...})"
+        )
     if tree.ident.name in MAPS:
-        raise _refused(field, f'{tree.ident.name} stands without a name: write pv["NAME"]')
+        raise _refused_condition(
+            field, f'{tree.ident.name} stands without a name: write pv["NAME"]'
+        )
     call = tree.call
     if call.function == "matches":
-        raise _refused(
+        raise _refused_condition(
             field, "has a regular expression: compare with ==, startsWith, endsWith or contains"
         )
     if call.function == "_[_]" and call.args and call.args[0].ident.name in MAPS:
         name = call.args[1].const.string
         if not name:
-            raise _refused(field, 'names a PV by no constant text: write pv["NAME"]')
+            raise _refused_condition(field, 'names a PV by no constant text: write pv["NAME"]')
         yield call.args[0].ident.name, name
         return
     parts = [*call.args, *tree.list.elements]
     parts += [call.target] if call.HasField("target") else []
     parts += [tree.select.operand] if tree.HasField("select") else []
     for part in parts:
-        yield from _names(part, field)
+        yield from _names_in_tree(part, field)
 
 
 @cache

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from drey_core.directory import MetadataPage
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, page_of, shard_of_page
 from drey_core.values import I8, Columns, State
-from drey_restore.domain.items import F8, Labels, scatter
+from drey_restore.domain.items import F8, Labels, scatter_rows
 from drey_runtime.image import Image, metadata_page
 from drey_runtime.pulse import Pulses
-from drey_runtime.together import together
+from drey_runtime.together import run_together
 
 _CONTROL_LOW, _CONTROL_HIGH = 6, 7
 
@@ -29,7 +29,7 @@ class ChannelMetadata:
         listed = [pages[number] for number in numbers]
         self._numbers = np.array(numbers, np.int64)
         # a last page of its own for channels of no page that we have
-        none = MetadataPage.empty(0)
+        none = MetadataPage.empty_page(0)
         self._count = np.concatenate([p.count for p in (*listed, none)])
         self._writable = np.concatenate([p.writable for p in (*listed, none)])
         self._low = np.concatenate([p.limits[_CONTROL_LOW] for p in (*listed, none)])
@@ -103,7 +103,7 @@ class ChannelReading:
 
     def with_read(self, rows: I8, values: Columns, silent: I8) -> ChannelReading:
         """With `values` that a read of our own gave for `rows`; `silent` gave no answer to one."""
-        merged = scatter(self.values, rows, values.with_key(self.values.key[rows]))
+        merged = scatter_rows(self.values, rows, values.with_key(self.values.key[rows]))
         state, stale = merged.state.copy(), self.stale.copy()
         state[silent] = np.where(
             state[silent] == State.CONNECTED, State.DISCONNECTED, state[silent]
@@ -120,15 +120,17 @@ class LivePages:
     silent: NDArray[np.bool_]
     metadata: ChannelMetadata
 
-    def covers(self, channels: I8) -> bool:
+    def covers_channels(self, channels: I8) -> bool:
         """Whether the pages of all these channels were read."""
         return bool(np.isin(pages_of(channels), self.pages.numbers).all())
 
-    def at(self, channels: I8) -> ChannelReading:
+    def reading_of(self, channels: I8) -> ChannelReading:
         """The given channels (0 means none: absent)."""
         stale = self.silent[shard_of_page(page_of(channels), len(self.silent))]
         writable = self.metadata.writable(self.metadata.rows(channels))
-        return ChannelReading(self.pages.columns(channels), stale, writable, self.metadata)
+        return ChannelReading(
+            self.pages.columns_of_channels(channels), stale, writable, self.metadata
+        )
 
 
 def pages_of(channels: I8) -> I8:
@@ -152,7 +154,7 @@ class LiveMachine:
     async def read_channels(self, channels: I8) -> LivePages:
         """The pages of channels (0 means none), and their metadata, as of now."""
         numbers = pages_of(channels)
-        (pages, _), silent = await together(
+        (pages, _), silent = await run_together(
             self._image.read_pages(numbers.tolist()), self._silent_shards()
         )
         # after the values: a monitor writes a value when the labels that it has are written

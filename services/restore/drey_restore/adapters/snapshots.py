@@ -16,7 +16,7 @@ from drey_core.errors import NotFound
 from drey_core.values import I8, U1, Columns
 from drey_restore.domain.items import Labels
 from drey_runtime.mapping.columns import ColumnsReader
-from drey_runtime.upstream import read_stream, translated
+from drey_runtime.upstream import read_stream, translate_errors
 
 _SELECTED_AT_ONCE = 50_000
 
@@ -34,14 +34,14 @@ class StoredValues:
     setpoint_channel: I8
     readback_channel: I8
 
-    def of(self, numbers: I8) -> StoredValues:
+    def values_of_numbers(self, numbers: I8) -> StoredValues:
         """Of other PVs, in ascending order; those of which nothing is stored are absent."""
         if np.array_equal(numbers, self.number):
             return self
         return StoredValues(
             numbers,
-            align(self.setpoint, numbers),
-            align(self.readback, numbers),
+            align_columns(self.setpoint, numbers),
+            align_columns(self.readback, numbers),
             _aligned_channels(self.number, self.setpoint_channel, numbers),
             _aligned_channels(self.number, self.readback_channel, numbers),
         )
@@ -76,7 +76,7 @@ class SnapshotClient:
         )
         roles, channels, parts, reader = [], [], [], ColumnsReader()
         async with (
-            translated("snapshot"),
+            translate_errors("snapshot"),
             read_stream(self._stub.ReadSnapshot(request, timeout=self._timeout)) as messages,
         ):
             async for message in messages:
@@ -89,15 +89,19 @@ class SnapshotClient:
                     parts.append(replace(read_columns.columns, key=read_columns.pv_numbers))
         if not parts:
             nothing = np.zeros(0, np.int64)
-            return StoredValues(nothing, Columns.empty(), Columns.empty(), nothing, nothing)
-        return _by_role(np.concatenate(roles), np.concatenate(channels), Columns.concat(parts))
+            return StoredValues(
+                nothing, Columns.empty_columns(), Columns.empty_columns(), nothing, nothing
+            )
+        return _by_role(
+            np.concatenate(roles), np.concatenate(channels), Columns.concat_columns(parts)
+        )
 
     async def golden_id(self, scope: str, label: str) -> str:
         """The snapshot that is golden for a scope and label now. NotFound."""
         token = ""
         while True:
             request = pb.ListSnapshotsRequest(golden_only=True, page_size=1000, page_token=token)
-            async with translated("snapshot"):
+            async with translate_errors("snapshot"):
                 page = await self._stub.ListSnapshots(request, timeout=self._timeout)
             for snapshot in page.snapshots:
                 if any(
@@ -125,7 +129,7 @@ class SnapshotClient:
                 with_metadata=True,
             )
             async with (
-                translated("snapshot"),
+                translate_errors("snapshot"),
                 read_stream(self._stub.ReadSnapshot(request, timeout=self._timeout)) as messages,
             ):
                 async for message in messages:
@@ -142,11 +146,11 @@ def _by_role(roles: U1, channels: I8, columns: Columns) -> StoredValues:
     readback, readback_channel = _of_role(roles == ROLE_READBACK, channels, columns)
     numbers = setpoint.key
     if not np.array_equal(numbers, readback.key):
-        numbers = merged(numbers, readback.key)
+        numbers = merge_numbers(numbers, readback.key)
     return StoredValues(
         numbers,
-        align(setpoint, numbers),
-        align(readback, numbers),
+        align_columns(setpoint, numbers),
+        align_columns(readback, numbers),
         _aligned_channels(setpoint.key, setpoint_channel, numbers),
         _aligned_channels(readback.key, readback_channel, numbers),
     )
@@ -158,7 +162,7 @@ def _of_role(mask: NDArray[np.bool_], channels: I8, columns: Columns) -> tuple[C
     keys = columns.key[rows]
     if not (np.diff(keys) > 0).all():
         rows = rows[np.unique(keys, return_index=True)[1]]
-    return columns.take(rows), channels[rows]
+    return columns.take_rows(rows), channels[rows]
 
 
 def _aligned_channels(keys: I8, channels: I8, numbers: I8) -> I8:
@@ -170,21 +174,21 @@ def _aligned_channels(keys: I8, channels: I8, numbers: I8) -> I8:
     return aligned
 
 
-def merged(a: I8, b: I8) -> I8:
+def merge_numbers(a: I8, b: I8) -> I8:
     """The numbers of both, ascending, each once."""
     both = np.sort(np.concatenate([a, b]), kind="stable")
     return both[np.concatenate([[True], np.diff(both) != 0])] if len(both) else both
 
 
-def align(columns: Columns, keys: I8) -> Columns:
+def align_columns(columns: Columns, keys: I8) -> Columns:
     """Columns with ascending keys, brought to `keys`; those not there are absent."""
     if np.array_equal(columns.key, keys):
         return columns
     if len(columns) == 0:
-        return Columns.empty(len(keys)).with_key(keys)
+        return Columns.empty_columns(len(keys)).with_key(keys)
     places = np.minimum(np.searchsorted(columns.key, keys), len(columns) - 1)
     missing = columns.key[places] != keys
-    out = columns.take(places)
+    out = columns.take_rows(places)
     if not missing.any():
         return out
     kind, state, data = out.kind.copy(), out.state.copy(), out.data.copy()

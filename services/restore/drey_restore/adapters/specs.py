@@ -18,8 +18,8 @@ def rules_of(spec: restore_pb2.PlanSpec) -> Rules:
     back = spec.rollback
     most = back.max_failed if back.HasField("max_failed") else None
     return Rules(
-        guards=tuple(map(_guard, spec.guards)),
-        gates=tuple(map(_gate, spec.gates)),
+        guards=tuple(map(_guard_of_spec, spec.guards)),
+        gates=tuple(map(_gate_of_spec, spec.gates)),
         rollback=Rollback(most, back.on_guard) if spec.HasField("rollback") else None,
     )
 
@@ -30,15 +30,15 @@ def undo_spec(restore_id: str, comment: str) -> bytes:
     return spec.SerializeToString(deterministic=True)
 
 
-def _guard(guard: restore_pb2.Guard) -> Guard:
+def _guard_of_spec(guard: restore_pb2.Guard) -> Guard:
     return Guard(guard.expression, guard.description)
 
 
-def _gate(gate: restore_pb2.StageGate) -> Gate:
+def _gate_of_spec(gate: restore_pb2.StageGate) -> Gate:
     return Gate(
         gate.after_stage,
         gate.max_failed if gate.HasField("max_failed") else None,
-        _guard(gate.must_hold) if gate.HasField("must_hold") else None,
+        _guard_of_spec(gate.must_hold) if gate.HasField("must_hold") else None,
     )
 
 
@@ -46,8 +46,8 @@ def policy_message(policy: Policy) -> catalog_pb2.RestorePolicy:
     """A policy with what it says."""
     message = catalog_pb2.RestorePolicy(
         completion=int(policy.completion),  # type: ignore[arg-type]
-        timeout=_duration(policy.timeout_s),
-        settle=_duration(policy.settle_s),
+        timeout=_duration_of_seconds(policy.timeout_s),
+        settle=_duration_of_seconds(policy.settle_s),
         stage=policy.stage,
         done_channel=policy.done_channel,
         done_value=policy.done_value,
@@ -76,7 +76,7 @@ def source_message(source: PartSource) -> catalog_pb2.PolicySource:
     return message
 
 
-def _duration(seconds: float | None) -> Duration | None:
+def _duration_of_seconds(seconds: float | None) -> Duration | None:
     return None if seconds is None else duration_message(round(seconds * _S))
 
 

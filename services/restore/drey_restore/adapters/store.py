@@ -168,18 +168,18 @@ class RestoreStore:
         )
         await copy_into(conn, "plan_item", _PLAN_ITEM, stream)
 
-    async def plan(self, plan_id: str) -> PlanRecord:
+    async def read_plan(self, plan_id: str) -> PlanRecord:
         """One plan. NotFound."""
 
         async def fetch(conn: Connection) -> Record | None:
             return await conn.fetchrow(f"{_PLAN} WHERE p.id = $1", plan_id)
 
-        return _plan(await self.database.run_reading(fetch), plan_id)
+        return _plan_of_row(await self.database.run_reading(fetch), plan_id)
 
     async def lock_plan(self, conn: Connection, plan_id: str) -> PlanRecord:
         """One plan, locked until the end of the transaction. NotFound."""
         row = await conn.fetchrow(f"{_PLAN} WHERE p.id = $1 FOR UPDATE OF p", plan_id)
-        return _plan(row, plan_id)
+        return _plan_of_row(row, plan_id)
 
     async def plans(
         self, limit: int, before_id: str | None, chosen: Chosen, now_ns: int
@@ -198,7 +198,7 @@ class RestoreStore:
                 *(chosen.from_ns, chosen.to_ns, chosen.states, now_ns),
             )
 
-        return [_plan(row, "") for row in await self.database.run_reading(fetch)]
+        return [_plan_of_row(row, "") for row in await self.database.run_reading(fetch)]
 
     async def plan_items(
         self, plan_id: str, digest: str = "", conn: Connection | None = None
@@ -218,8 +218,10 @@ class RestoreStore:
 
         row = await (fetch(conn) if conn is not None else self.database.run_reading(fetch))
         if row is None:
-            raise _no("plan", plan_id)
-        return await asyncio.to_thread(_items, _plan(row, plan_id), row["items"], digest)
+            raise _not_found("plan", plan_id)
+        return await asyncio.to_thread(
+            _unpack_items, _plan_of_row(row, plan_id), row["items"], digest
+        )
 
     # ---- approvals
 
@@ -241,7 +243,7 @@ class RestoreStore:
             *(approval.reason, approval.decide_time_ns, approval.expire_time_ns),
         )
 
-    async def approvals(
+    async def list_approvals(
         self,
         limit: int,
         before_id: str | None,
@@ -261,7 +263,7 @@ class RestoreStore:
                 *(before_id, plan_id, states, limit, now_ns),
             )
 
-        return [_approval(dict(row)) for row in await self.database.run_reading(fetch)]
+        return [_approval_of_row(dict(row)) for row in await self.database.run_reading(fetch)]
 
     # ---- restores
 
@@ -291,7 +293,7 @@ class RestoreStore:
             return await conn.fetch(f"{_RESTORE} WHERE r.end_time_ns = 0 ORDER BY r.id")
 
         rows = await (fetch(conn) if conn is not None else self.database.run_reading(fetch))
-        return [_restore(row, "") for row in rows]
+        return [_restore_of_row(row, "") for row in rows]
 
     async def restore(self, restore_id: str) -> RestoreRecord:
         """One restore. NotFound."""
@@ -299,14 +301,14 @@ class RestoreStore:
         async def fetch(conn: Connection) -> Record | None:
             return await conn.fetchrow(f"{_RESTORE} WHERE r.id = $1", restore_id)
 
-        return _restore(await self.database.run_reading(fetch), restore_id)
+        return _restore_of_row(await self.database.run_reading(fetch), restore_id)
 
     async def lock_restore(self, conn: Connection, restore_id: str) -> RestoreRecord:
         """One restore, locked until the end of the transaction. NotFound."""
         row = await conn.fetchrow(f"{_RESTORE} WHERE r.id = $1 FOR UPDATE OF r", restore_id)
-        return _restore(row, restore_id)
+        return _restore_of_row(row, restore_id)
 
-    async def restores(
+    async def list_restores(
         self, limit: int, before_id: str | None, chosen: Chosen
     ) -> list[RestoreRecord]:
         """Restores that are chosen, newest first, those made before `before_id`."""
@@ -323,7 +325,7 @@ class RestoreStore:
                 *(chosen.from_ns, chosen.to_ns, chosen.states),
             )
 
-        return [_restore(row, "") for row in await self.database.run_reading(fetch)]
+        return [_restore_of_row(row, "") for row in await self.database.run_reading(fetch)]
 
     async def request_abort(
         self, conn: Connection, restore_id: str, reason: str, *, roll_back: bool = False
@@ -344,7 +346,7 @@ class RestoreStore:
             *(restore_id, pause),
         )
 
-    async def advance(
+    async def advance_restore(
         self,
         restore_id: str,
         state: RestoreState,
@@ -354,8 +356,8 @@ class RestoreStore:
         start_ns: int = 0,
     ) -> None:
         """Note state and counts while it runs. WRONG_STATE where that may not follow."""
-        allowed = [int(s) for s in _before(state) | {state}]
-        async with self.database.transaction() as conn:
+        allowed = [int(s) for s in _states_before(state) | {state}]
+        async with self.database.begin_transaction() as conn:
             before = await conn.fetchrow(
                 _ADVANCE, restore_id, int(state), list(verdicts), start_ns, allowed, interfered
             )
@@ -377,7 +379,7 @@ class RestoreStore:
                 time_ns=now_ns(),
             )
 
-    async def finish(
+    async def finish_restore(
         self,
         conn: Connection,
         restore: RestoreRecord,
@@ -393,7 +395,7 @@ class RestoreStore:
             _FINISH,
             *(restore.id, int(restore.state), list(restore.verdicts), restore.all_verified),
             *(int(restore.error_reason), restore.error_message, at_ns),
-            *([int(s) for s in _before(restore.state)], restore.interfered),
+            *([int(s) for s in _states_before(restore.state)], restore.interfered),
             *(restore.rollback_restore_id, int(restore.rollback_error_reason)),
             restore.rollback_error_message,
         )
@@ -402,7 +404,7 @@ class RestoreStore:
         if ended is None:
             return
         items, outcome = ended
-        packed = blob.compress(outcome.encode())
+        packed = blob.compress_blob(outcome.encode_outcome())
         await conn.execute("INSERT INTO restore.restore_data VALUES ($1, $2)", restore.id, packed)
         rows = items.writes
         if len(rows) == 0:
@@ -423,7 +425,7 @@ class RestoreStore:
         )
         await copy_into(conn, "restore_item", _RESTORE_ITEM, stream)
 
-    async def outcome(self, restore_id: str) -> Outcome | None:
+    async def read_outcome(self, restore_id: str) -> Outcome | None:
         """What became of the items; None while it has not ended."""
 
         async def fetch(conn: Connection) -> bytes | None:
@@ -433,9 +435,9 @@ class RestoreStore:
             return packed
 
         packed = await self.database.run_reading(fetch)
-        return None if packed is None else Outcome.decode(blob.decompress(packed))
+        return None if packed is None else Outcome.decode_outcome(blob.decompress_blob(packed))
 
-    async def continuation(self, conn: Connection, restore_id: str) -> str | None:
+    async def continuation_of(self, conn: Connection, restore_id: str) -> str | None:
         """The restore that continues one; None where there is none, or it has sent nothing."""
         continuing_id = await conn.fetchval(
             "SELECT id FROM restore.restore WHERE continues_restore_id = $1 AND NOT"
@@ -444,23 +446,23 @@ class RestoreStore:
         )
         return None if continuing_id is None else str(continuing_id)
 
-    async def carried(self, restore: RestoreRecord) -> Carried | None:
+    async def carried_outcome(self, restore: RestoreRecord) -> Carried | None:
         """What the restore left that this one continues; None: it continues none."""
         if restore.continues_restore_id is None:
             return None
-        outcome = await self.outcome(restore.continues_restore_id)
+        outcome = await self.read_outcome(restore.continues_restore_id)
         if outcome is None:
             raise Internal(f"restore {restore.continues_restore_id} has no outcome to go on from")
         image = await self.pre_image(restore.continues_restore_id)
-        readback = Columns.empty(len(outcome.verdict)) if image is None else image[1]
+        readback = Columns.empty_columns(len(outcome.verdict)) if image is None else image[1]
         return Carried(outcome, readback, restore.also_unknown)
 
     async def insert_pre_image(self, restore_id: str, setpoint: Columns, readback: Columns) -> None:
         """Store what was there before the first write; harmless when repeated."""
         sections = blob.columns_sections("setpoint", setpoint)
         sections |= blob.columns_sections("readback", readback)
-        packed = await asyncio.to_thread(lambda: blob.compress(blob.encode(sections)))
-        async with self.database.acquire() as conn:
+        packed = await asyncio.to_thread(lambda: blob.compress_blob(blob.encode_sections(sections)))
+        async with self.database.acquire_connection() as conn:
             await conn.execute(
                 "INSERT INTO restore.pre_image VALUES ($1, $2) ON CONFLICT DO NOTHING",
                 *(restore_id, packed),
@@ -478,7 +480,7 @@ class RestoreStore:
         packed = await self.database.run_reading(fetch)
         if packed is None:
             return None
-        sections = blob.decode(blob.decompress(packed))
+        sections = blob.decode_sections(blob.decompress_blob(packed))
         return blob.columns_of("setpoint", sections), blob.columns_of("readback", sections)
 
     # ---- writes that may still take place
@@ -494,7 +496,7 @@ class RestoreStore:
             held.sent_ns,
         )
 
-    async def unanswered(
+    async def unanswered_writes(
         self, conn: Connection | None = None, restore_id: str | None = None
     ) -> list[HeldWrite]:
         """Writes (of one restore, or of all) that may still take place, oldest restore first."""
@@ -513,7 +515,7 @@ class RestoreStore:
 
     async def release_unanswered(self, held: Sequence[HeldWrite], at_ns: int) -> None:
         """Let go of writes whose IOC has answered since. Harmless when repeated."""
-        async with self.database.acquire() as conn:
+        async with self.database.acquire_connection() as conn:
             await conn.execute(
                 "UPDATE restore.unanswered u SET release_time_ns = $3"
                 " FROM unnest($1::uuid[], $2::bigint[]) AS answered (restore_id, number)"
@@ -542,7 +544,7 @@ class RestoreStore:
         where this claim of the job is over, or somebody else has ended the restore: the fence
         against a process that was taken for dead.
         """
-        async with self.database.acquire() as conn:
+        async with self.database.acquire_connection() as conn:
             status = await conn.execute(
                 _INTENT,
                 *(restore_id, batch, rows.tolist(), numbers.tolist(), at_ns, job.owner, job.term),
@@ -561,10 +563,10 @@ class RestoreStore:
 
     async def journal_result(self, restore_id: str, batch: int, codes: I4, at_ns: int) -> None:
         """What came of a batch, once; harmless when repeated. Too late once the restore ended."""
-        async with self.database.acquire() as conn:
+        async with self.database.acquire_connection() as conn:
             await conn.execute(_RESULT, restore_id, batch, codes.tolist(), at_ns)
 
-    async def journal(self, restore_id: str) -> list[JournalBatch]:
+    async def read_journal(self, restore_id: str) -> list[JournalBatch]:
         """All entries in order."""
 
         async def fetch(conn: Connection) -> Sequence[Record]:
@@ -572,13 +574,13 @@ class RestoreStore:
                 "SELECT * FROM restore.journal WHERE restore_id = $1 ORDER BY batch", restore_id
             )
 
-        return [_batch(dict(row)) for row in await self.database.run_reading(fetch)]
+        return [_batch_of_row(dict(row)) for row in await self.database.run_reading(fetch)]
 
 
-def _items(plan: PlanRecord, packed: bytes, asked: str) -> PlanItems:
+def _unpack_items(plan: PlanRecord, packed: bytes, asked: str) -> PlanItems:
     try:
-        raw = blob.decompress(packed)
-        items = PlanItems.decode(raw)
+        raw = blob.decompress_blob(packed)
+        items = PlanItems.decode_items(raw)
         digest = blob.digest(raw) if plan.recipe == 1 else plan_digest(plan, items)
     except Internal:
         digest = ""
@@ -593,11 +595,11 @@ def _items(plan: PlanRecord, packed: bytes, asked: str) -> PlanItems:
     return items
 
 
-def _before(state: RestoreState) -> set[RestoreState]:
+def _states_before(state: RestoreState) -> set[RestoreState]:
     return {old for old, following in TRANSITIONS.items() if state in following}
 
 
-def _no(what: str, found_id: str) -> NotFound:
+def _not_found(what: str, found_id: str) -> NotFound:
     return NotFound(
         f"there is no {what} {found_id}", field="id", metadata={"resource": what, "id": found_id}
     )
@@ -610,9 +612,9 @@ def _not_any_more(restore_id: str, state: RestoreState) -> FailedPrecondition:
     )
 
 
-def _plan(row: Record | None, plan_id: str) -> PlanRecord:
+def _plan_of_row(row: Record | None, plan_id: str) -> PlanRecord:
     if row is None:
-        raise _no("plan", plan_id)
+        raise _not_found("plan", plan_id)
     fields: dict[str, Any] = dict(row)
     fields["snapshot_id"] = fields["snapshot_id"] or ""
     for name in ("skips", "stages", "stage_writes"):
@@ -623,7 +625,7 @@ def _plan(row: Record | None, plan_id: str) -> PlanRecord:
         for least, most, completions, *ramps in json.loads(fields["stage_waits"])
     )
     decision = {name: fields.pop(f"approval_{name}") for name in _APPROVAL}
-    approval = None if decision["id"] is None else _approval(decision)
+    approval = None if decision["id"] is None else _approval_of_row(decision)
     try:
         rules = rules_of(restore_pb2.PlanSpec.FromString(fields["spec"]))
     except DecodeError as error:
@@ -631,13 +633,13 @@ def _plan(row: Record | None, plan_id: str) -> PlanRecord:
     return PlanRecord(rules=rules, approval=approval, **fields)
 
 
-def _approval(fields: dict[str, Any]) -> Approval:
+def _approval_of_row(fields: dict[str, Any]) -> Approval:
     return Approval(**{**fields, "state": ApprovalState(fields["state"])})
 
 
-def _restore(row: Record | None, restore_id: str) -> RestoreRecord:
+def _restore_of_row(row: Record | None, restore_id: str) -> RestoreRecord:
     if row is None:
-        raise _no("restore", restore_id)
+        raise _not_found("restore", restore_id)
     fields: dict[str, Any] = dict(row)
     fields["snapshot_id"] = fields["snapshot_id"] or ""
     fields["verdicts"] = tuple(fields["verdicts"])
@@ -647,7 +649,7 @@ def _restore(row: Record | None, restore_id: str) -> RestoreRecord:
     return RestoreRecord(**fields)
 
 
-def _batch(row: Mapping[str, Any]) -> JournalBatch:
+def _batch_of_row(row: Mapping[str, Any]) -> JournalBatch:
     codes = row["codes"]
     return JournalBatch(
         rows=np.array(row["rows"], np.int64),

@@ -24,7 +24,7 @@ def field_key(address: str) -> str:
     return field_of(address).removesuffix(".RVAL")
 
 
-def renamed(address: str, record: str) -> str:
+def renamed_address(address: str, record: str) -> str:
     """The address with another name of its record."""
     return record + address.removeprefix(record_name(address))
 

@@ -35,15 +35,15 @@ class Approval:
     reason: str = ""
     decide_time_ns: int = 0
 
-    def at(self, now_ns: int) -> ApprovalState:
+    def state_at(self, now_ns: int) -> ApprovalState:
         """Where it stands; a rejection holds for ever."""
         if self.state != ApprovalState.REJECTED and now_ns >= self.expire_time_ns:
             return ApprovalState.EXPIRED
         return self.state
 
-    def missing(self, now_ns: int) -> DreyError | None:
+    def missing_approval(self, now_ns: int) -> DreyError | None:
         """What stands against executing the plan; None: nothing."""
-        state = self.at(now_ns)
+        state = self.state_at(now_ns)
         if state == ApprovalState.APPROVED:
             return None
         if state == ApprovalState.REJECTED:

@@ -38,7 +38,7 @@ _COLUMNS = (
 )
 
 
-def encode(sections: Mapping[str, Section]) -> bytes:
+def encode_sections(sections: Mapping[str, Section]) -> bytes:
     """Sections in canonical form."""
     parts = [MAGIC]
     for name, section in sections.items():
@@ -52,7 +52,7 @@ def encode(sections: Mapping[str, Section]) -> bytes:
     return b"".join(parts)
 
 
-def decode(raw: bytes) -> dict[str, Section]:
+def decode_sections(raw: bytes) -> dict[str, Section]:
     """Inverse of `encode`; arrays are views. Raises `Internal` on anything else."""
     if not raw.startswith(MAGIC):
         raise Internal("stored columns of an unknown form")
@@ -72,12 +72,12 @@ def decode(raw: bytes) -> dict[str, Section]:
     return out
 
 
-def compress(raw: bytes) -> bytes:
+def compress_blob(raw: bytes) -> bytes:
     """For the database."""
     return zstandard.ZstdCompressor(_LEVEL).compress(raw)
 
 
-def decompress(blob: bytes) -> bytes:
+def decompress_blob(blob: bytes) -> bytes:
     """Inverse of `compress`. Raises `Internal` where the bytes are damaged."""
     try:
         return zstandard.ZstdDecompressor().decompress(blob)
@@ -126,7 +126,7 @@ def texts_of(section: Section) -> list[str]:
 
 def columns_sections(prefix: str, columns: Columns) -> dict[str, Section]:
     """The sections of columns, the heap laid out without gaps."""
-    columns = columns.compacted()
+    columns = columns.compact_heap()
     sections: dict[str, Section] = {
         f"{prefix}.{name}": getattr(columns, name).astype(dtype, copy=False)
         for name, dtype in _COLUMNS

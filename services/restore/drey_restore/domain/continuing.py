@@ -8,7 +8,7 @@ import numpy as np
 
 from drey_core.values import Columns, Kind
 from drey_restore.domain.execution import Execution
-from drey_restore.domain.items import I4, Outcome, PlanItems, scatter
+from drey_restore.domain.items import I4, Outcome, PlanItems, scatter_rows
 from drey_restore.domain.ramping import step_columns
 
 
@@ -24,12 +24,12 @@ def values_left(items: PlanItems, earlier: Outcome, execution: Execution) -> Ite
     if len(doubtful):
         following = _at_steps(items, earlier.before, execution.steps + execution.doubt)
         yield following
-        yield scatter(at_last, doubtful, items.target.take(doubtful))
+        yield scatter_rows(at_last, doubtful, items.target.take_rows(doubtful))
 
 
 def _at_steps(items: PlanItems, before: Columns, steps: I4) -> Columns:
     """`before`, with ramps at the steps of these numbers, from 1; 0: before the first."""
-    at_steps = before.take(np.arange(len(before)))
+    at_steps = before.take_rows(np.arange(len(before)))
     for row, ramp in items.ramps.items():
         number = min(int(steps[row]), len(ramp))
         if number > 0 and items.target.kind[row] != Kind.NONE:

@@ -49,7 +49,7 @@ class _Refused(Exception):
         self.reason = reason
 
 
-def convert(
+def convert_values(
     stored: Columns,
     live: Columns,
     live_count: I8,
@@ -80,11 +80,13 @@ def convert(
     base = len(stored.heap)
     for row in rows[~same].tolist():
         try:
-            bits = _retyped(stored, live, row, int(live_count[row]))
+            bits = _retype_value(stored, live, row, int(live_count[row]))
         except _Refused as refused:
             problem[row] = refused.reason
             continue
-        warnings[row] = (f"stored as {_name(kind[row])}, written as {_name(live_kind[row])}",)
+        warnings[row] = (
+            f"stored as {_kind_name(kind[row])}, written as {_kind_name(live_kind[row])}",
+        )
         kind[row] = live_kind[row]
         if isinstance(bits, bytes):
             data[row] = heap_ref(base + len(extra), len(bits))
@@ -95,7 +97,7 @@ def convert(
     return Converted(target, problem, warnings)
 
 
-def _name(kind: np.uint8) -> str:
+def _kind_name(kind: np.uint8) -> str:
     text = Kind(int(kind) & ~ARRAY).name.lower()
     return f"array of {text}" if int(kind) & ARRAY else text
 
@@ -120,24 +122,24 @@ def by_label(index: int, old: Labels, new: Labels) -> ByLabel:
     now = new[index] if index < len(new) else b""
     if not label:
         if now:
-            note = f"the stored index {index} had no label, and is {_quoted(now)} today"
+            note = f"the stored index {index} had no label, and is {_quote_label(now)} today"
             return ByLabel(index, note, Skip.LABEL_GONE)
         return ByLabel(index, f"the stored index {index} has no label: compared as an index")
     places = [place for place, text in enumerate(new) if text == label]
     if not places:
         return ByLabel(
-            index, f"today's labels have no {_quoted(label)}, the stored one", Skip.LABEL_GONE
+            index, f"today's labels have no {_quote_label(label)}, the stored one", Skip.LABEL_GONE
         )
     if len(places) > 1:
         several = " and ".join(map(str, places))
-        note = f"the stored label {_quoted(label)} stands at {several} today: ambiguous"
+        note = f"the stored label {_quote_label(label)} stands at {several} today: ambiguous"
         return ByLabel(index, note, Skip.LABEL_GONE)
     if places[0] == index:
         return ByLabel(index)
     return ByLabel(places[0], f"enum index moved from {index} to {places[0]}")
 
 
-def _quoted(label: bytes) -> str:
+def _quote_label(label: bytes) -> str:
     return f'"{label.decode(errors="replace")}"'
 
 
@@ -150,10 +152,10 @@ def _check_counts(stored: Columns, live_count: I8, rows: I8, problem: U1) -> Non
     problem[arrays[counts > live_count[arrays]]] = Skip.COUNT_TOO_LARGE
 
 
-def _retyped(stored: Columns, live: Columns, row: int, count: int) -> int | bytes:
+def _retype_value(stored: Columns, live: Columns, row: int, count: int) -> int | bytes:
     """Heap bytes or bits of one value in the kind that the channel has today."""
     old, kind = int(stored.kind[row]), int(live.kind[row])
-    if _family(old) != _family(kind):
+    if _kind_family(old) != _kind_family(kind):
         raise _Refused(Skip.TYPE_CHANGED)
     value = decode_value(old, int(stored.data[row]), stored.heap)
     if not shapes_agree(stored, live, row):
@@ -170,7 +172,7 @@ def _retyped(stored: Columns, live: Columns, row: int, count: int) -> int | byte
     return _exact_array(np.asarray(value), kind)
 
 
-def _family(kind: int) -> int:
+def _kind_family(kind: int) -> int:
     element = kind & ~ARRAY
     return element if element in (Kind.NONE, Kind.STRING, Kind.ENUM) else int(Kind.FLOAT64)
 

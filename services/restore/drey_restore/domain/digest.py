@@ -32,60 +32,60 @@ _TITLE = "drey.restore.v1.Plan"
 def plan_digest(plan: PlanRecord, items: PlanItems) -> str:
     """SHA-256 over the canonical bytes, 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    for part in canonical(plan, items):
+    for part in canonical_bytes(plan, items):
         digest.update(part)
     return digest.hexdigest()
 
 
-def canonical(plan: PlanRecord, items: PlanItems) -> Iterator[bytes]:
+def canonical_bytes(plan: PlanRecord, items: PlanItems) -> Iterator[bytes]:
     """The canonical bytes, in parts: the plan, then its items column by column."""
-    yield _text(_TITLE) + struct.pack("<I", plan.recipe)
+    yield _text_bytes(_TITLE) + struct.pack("<I", plan.recipe)
     head = (plan.id, plan.snapshot_id, plan.undoes_restore_id or "", plan.principal, plan.comment)
-    yield b"".join(map(_text, head))
+    yield b"".join(map(_text_bytes, head))
     yield struct.pack("<qq", plan.create_time_ns, plan.expire_time_ns)
-    yield _rules(plan.rules)
+    yield _rules_bytes(plan.rules)
     yield struct.pack("<I", len(items))
     yield items.number.astype("<u8").tobytes()
     for texts in (items.names, items.addresses, items.readback_addresses):
-        yield from _texts(texts)
-    yield from _values(items.current, items.label_of, items.label_sets)
-    yield from _values(items.stored, items.stored_label_of, items.label_sets)
-    yield from _values(items.target, items.label_of, items.label_sets)
-    yield from _values(items.stored_readback, None, ())
-    yield _floats(items.delta)
-    yield _floats(items.deviation)
+        yield from _texts_bytes(texts)
+    yield from _values_bytes(items.current, items.label_of, items.label_sets)
+    yield from _values_bytes(items.stored, items.stored_label_of, items.label_sets)
+    yield from _values_bytes(items.target, items.label_of, items.label_sets)
+    yield from _values_bytes(items.stored_readback, None, ())
+    yield _float_bytes(items.delta)
+    yield _float_bytes(items.deviation)
     yield items.stage.astype("<i4").tobytes()
     yield items.skip.tobytes()
-    yield _floats(items.absolute)
-    yield _floats(items.relative)
-    yield _floats(items.readback_absolute)
-    yield _floats(items.readback_relative)
+    yield _float_bytes(items.absolute)
+    yield _float_bytes(items.relative)
+    yield _float_bytes(items.readback_absolute)
+    yield _float_bytes(items.readback_relative)
     n = len(items)
     yield from _shared_cells(items.policy_of, [*map(policy_bytes, items.policies)])
-    yield from _cells(n, {row: _ramp(steps) for row, steps in items.ramps.items()})
-    yield from _shared_cells(items.label_of, [*map(_labels, items.label_sets)])
-    yield from _cells(
-        n, {row: b"".join(map(_text, warnings)) for row, warnings in items.warnings.items()}
+    yield from _cell_bytes(n, {row: _ramp_bytes(steps) for row, steps in items.ramps.items()})
+    yield from _shared_cells(items.label_of, [*map(_labels_bytes, items.label_sets)])
+    yield from _cell_bytes(
+        n, {row: b"".join(map(_text_bytes, warnings)) for row, warnings in items.warnings.items()}
     )
     if plan.recipe > _WITHOUT_SOURCES:
         yield from _shared_cells(items.policy_of, [*map(sources_bytes, items.policy_sources)])
-        yield from _cells(n, {row: name.encode() for row, name in items.records.items()})
+        yield from _cell_bytes(n, {row: name.encode() for row, name in items.records.items()})
 
 
-def _text(text: str) -> bytes:
+def _text_bytes(text: str) -> bytes:
     raw = text.encode("utf-8", "replace")
     return struct.pack("<I", len(raw)) + raw
 
 
-def _rules(rules: Rules) -> bytes:
-    parts = [struct.pack("<I", len(rules.guards)), *map(_guard, rules.guards)]
+def _rules_bytes(rules: Rules) -> bytes:
+    parts = [struct.pack("<I", len(rules.guards)), *map(_guard_bytes, rules.guards)]
     parts.append(struct.pack("<I", len(rules.gates)))
     for gate in rules.gates:
         parts.append(struct.pack("<i", gate.after_stage))
         if gate.max_failed is not None:
             parts.append(struct.pack("<Bi", 1, gate.max_failed))
         else:
-            parts.append(b"\0" if gate.guard is None else b"\2" + _guard(gate.guard))
+            parts.append(b"\0" if gate.guard is None else b"\2" + _guard_bytes(gate.guard))
     back = rules.rollback
     if back is None:
         parts.append(b"\0")
@@ -95,19 +95,19 @@ def _rules(rules: Rules) -> bytes:
     return b"".join(parts)
 
 
-def _guard(guard: Guard) -> bytes:
-    return _text(guard.expression) + _text(guard.description)
+def _guard_bytes(guard: Guard) -> bytes:
+    return _text_bytes(guard.expression) + _text_bytes(guard.description)
 
 
-def _ramp(steps: Sequence[float]) -> bytes:
-    return _floats(np.array(steps, np.float64)) if steps else b""
+def _ramp_bytes(steps: Sequence[float]) -> bytes:
+    return _float_bytes(np.array(steps, np.float64)) if steps else b""
 
 
-def _floats(column: F8) -> bytes:
+def _float_bytes(column: F8) -> bytes:
     return np.where(np.isnan(column), np.nan, column).astype("<f8").tobytes()
 
 
-def _cells(n: int, cells: Mapping[int, bytes]) -> Iterator[bytes]:
+def _cell_bytes(n: int, cells: Mapping[int, bytes]) -> Iterator[bytes]:
     """A column of bytes by row, most of them empty: the length of each, then all."""
     rows = sorted(cells)
     filled = [cells[row] for row in rows]
@@ -117,7 +117,7 @@ def _cells(n: int, cells: Mapping[int, bytes]) -> Iterator[bytes]:
     yield b"".join(filled)
 
 
-def _texts(texts: list[str]) -> Iterator[bytes]:
+def _texts_bytes(texts: list[str]) -> Iterator[bytes]:
     if "".join(texts).isascii():
         yield np.fromiter(map(len, texts), "<u4", len(texts)).tobytes()
         yield "".join(texts).encode()
@@ -138,11 +138,11 @@ def _shared_cells(index: I4, listed: Sequence[bytes]) -> Iterator[bytes]:
         yield b"".join([listed[i] for i in filled.tolist()])
 
 
-def _labels(labels: Iterable[bytes]) -> bytes:
-    return b"".join(_text(label.decode(errors="replace")) for label in labels)
+def _labels_bytes(labels: Iterable[bytes]) -> bytes:
+    return b"".join(_text_bytes(label.decode(errors="replace")) for label in labels)
 
 
-def _values(columns: Columns, label_of: I4 | None, sets: Sequence[Labels]) -> Iterator[bytes]:
+def _values_bytes(columns: Columns, label_of: I4 | None, sets: Sequence[Labels]) -> Iterator[bytes]:
     there = columns.kind != Kind.NONE
 
     def column(values: NDArray[Any], dtype: str) -> bytes:
@@ -165,17 +165,17 @@ def _values(columns: Columns, label_of: I4 | None, sets: Sequence[Labels]) -> It
         of_kind = np.flatnonzero(columns.kind == kind)
         data[of_kind[np.isnan(data[of_kind].astype(form.replace("f", "u")).view(form))]] = nan
     yield data.astype("<u8").tobytes()
-    yield from _cells(
+    yield from _cell_bytes(
         len(columns),
         {
-            row: _elements(int(columns.kind[row]), columns.heap_bytes(row))
+            row: _elements_bytes(int(columns.kind[row]), columns.heap_bytes(row))
             for row in np.flatnonzero(in_heap).tolist()
         },
     )
-    yield from _cells(len(columns), _value_labels(columns, label_of, sets))
+    yield from _cell_bytes(len(columns), _value_labels(columns, label_of, sets))
 
 
-def _elements(kind: int, raw: bytes) -> bytes:
+def _elements_bytes(kind: int, raw: bytes) -> bytes:
     """A string or an array; one NaN for all, and 0 or 1 for truths."""
     if kind == Kind.BOOL | ARRAY:
         return bytes((np.frombuffer(raw, "u1") != 0).tobytes())

@@ -38,7 +38,7 @@ class Given:
     label: bytes = b""
 
     @property
-    def text(self) -> str:
+    def edit_text(self) -> str:
         """For people."""
         if self.label:
             return self.label.decode(errors="replace")
@@ -59,7 +59,7 @@ class Linear:
     offset: float = 0.0
 
     @property
-    def text(self) -> str:
+    def edit_text(self) -> str:
         """For people."""
         return f"the stored value * {self.scale:.12g} + {self.offset:.12g}"
 
@@ -108,7 +108,7 @@ def edit_source(
     problems: dict[int, Skip] = {}
     warnings: dict[int, tuple[str, ...]] = {}
     for row, edit in sorted(last.items()):
-        warnings[row] = (f"edited: {edit.text}, instead of the value of the source",)
+        warnings[row] = (f"edited: {edit.edit_text}, instead of the value of the source",)
         if isinstance(edit, Linear):
             if kind[row] == Kind.NONE:
                 continue  # there is nothing to scale: not in the source
@@ -116,8 +116,8 @@ def edit_source(
                 problems[row] = Skip.TYPE_CHANGED
                 warnings[row] += ("it is not a number, and cannot be scaled",)
                 continue
-            warnings[row] = (f"edited: {edit.text}",)
-            kind[row], encoded = _scaled(stored, row, edit)
+            warnings[row] = (f"edited: {edit.edit_text}",)
+            kind[row], encoded = _scale_value(stored, row, edit)
         else:
             kind[row], encoded = edit.kind, edit.data
             label = edit.label or (edit.data if edit.kind == Kind.STRING else b"")
@@ -147,12 +147,12 @@ def edit_source(
     return Edited(values, changed_labels, np.array(sorted(last), np.int64), problems, warnings)
 
 
-def _scaled(stored: Columns, row: int, edit: Linear) -> tuple[int, int | bytes]:
+def _scale_value(stored: Columns, row: int, edit: Linear) -> tuple[int, int | bytes]:
     """(kind, bits or heap bytes); a float where integers do not stay integers."""
     kind = int(stored.kind[row])
     if not kind & ARRAY:
         number = bits_scalar(kind, int(stored.data[row]))
-        scaled = _linear(number, edit)
+        scaled = _apply_linear(number, edit)
         if kind in _FLOATS or not scaled.is_integer():
             kind = kind if kind in _FLOATS else int(Kind.FLOAT64)
             with np.errstate(over="ignore"):  # what a FLOAT32 cannot hold is infinite
@@ -171,5 +171,5 @@ def _scaled(stored: Columns, row: int, edit: Linear) -> tuple[int, int | bytes]:
     return int(Kind.FLOAT64) | ARRAY, floats.tobytes()
 
 
-def _linear(number: object, edit: Linear) -> float:
+def _apply_linear(number: object, edit: Linear) -> float:
     return float(number) * edit.scale + edit.offset  # type: ignore[arg-type]

@@ -85,8 +85,8 @@ def counts_by_journal(initial: list[int], journal: Iterable[JournalBatch]) -> li
     rows = np.concatenate([batch.rows for batch in entries]) if entries else np.zeros(0, np.int64)
     n = int(rows.max()) + 1 if len(rows) else 0
     bookkeeping = _Bookkeeping(np.full(n, Verdict.PENDING, np.uint8))
-    bookkeeping.replay(entries)
-    bookkeeping.close()
+    bookkeeping.replay_journal(entries)
+    bookkeeping.close_books()
     counts, announced = list(initial), np.unique(rows)
     counts[Verdict.PENDING] -= len(announced)
     announced_counts = count_verdicts(bookkeeping.verdict[announced])
@@ -100,8 +100,8 @@ def counts_continued(carried: Carried, journal: Iterable[JournalBatch]) -> list[
     """As `counts_by_journal`, of one that continues another."""
     bookkeeping = _Bookkeeping(np.zeros(len(carried.outcome.verdict), np.uint8))
     bookkeeping.carry_on(carried)
-    bookkeeping.replay(journal)
-    bookkeeping.close()
+    bookkeeping.replay_journal(journal)
+    bookkeeping.close_books()
     return bookkeeping.counts
 
 
@@ -159,25 +159,25 @@ class _Bookkeeping:
         return bool(self.sent_time.any())
 
     @property
-    def pending(self) -> I8:
+    def pending_rows(self) -> I8:
         """Rows whose turn has not come."""
         return np.flatnonzero((self.verdict == Verdict.PENDING) & ~self.in_flight)
 
     @property
-    def unanswered(self) -> I8:
+    def unanswered_rows(self) -> I8:
         """Rows that were sent, and that nobody has answered."""
         timed_out = np.isin(self.verdict, (Verdict.TIMED_OUT, Verdict.UNKNOWN))
         return np.flatnonzero(self.in_flight | timed_out)
 
     @property
-    def finished(self) -> int:
+    def finished_count(self) -> int:
         """Writes whose verdict is known."""
         open_rows = self.verdict == Verdict.PENDING
         return int((~open_rows & ~np.isin(self.verdict, _NOTHING_SENT)).sum())
 
     def disconnected(self, rows: I8) -> None:
         """Pending rows whose channel is not there: nothing is sent to them."""
-        self._expect(rows, "is not pending")
+        self._expect_verdict(rows, "is not pending")
         self.verdict[rows] = self._if_sent_before(rows, Verdict.DISCONNECTED)
 
     def _if_sent_before(self, rows: I8, verdict: Verdict) -> U1:
@@ -188,12 +188,12 @@ class _Bookkeeping:
             np.where(self.on_way[rows], np.uint8(Verdict.RAMP_STOPPED), np.uint8(verdict)),
         )
 
-    def intend(self, rows: I8, at_ns: int, steps: I4 | None = None) -> None:
+    def mark_intended(self, rows: I8, at_ns: int, steps: I4 | None = None) -> None:
         """Announce rows, or steps of their ramps (see `JournalBatch.steps`).
 
         Raises `Internal` where one was announced or ended before, or its ramp goes not forward.
         """
-        self._expect(rows, "would be sent twice")
+        self._expect_verdict(rows, "would be sent twice")
         if self.closed:
             raise Internal("a write was announced after the end")
         if steps is not None:
@@ -204,7 +204,7 @@ class _Bookkeeping:
         self.in_flight[rows] = True
         self.sent_time[rows] = at_ns
 
-    def result(self, rows: I8, codes: I4, at_ns: int, steps: I4 | None = None) -> None:
+    def mark_result(self, rows: I8, codes: I4, at_ns: int, steps: I4 | None = None) -> None:
         """Results of announced rows, or of steps. Raises `Internal` for others.
 
         A row of which a step is done stays PENDING, for its next one, or its target.
@@ -232,17 +232,17 @@ class _Bookkeeping:
 
     def stop_ramps(self, rows: I8) -> None:
         """Ramps that cannot go on: nothing more is sent to these pending rows."""
-        self._expect(rows, "is not pending")
+        self._expect_verdict(rows, "is not pending")
         self.verdict[rows] = self._if_sent_before(rows, Verdict.RAMP_STOPPED)
 
-    def replay(self, journal: Iterable[JournalBatch]) -> None:
+    def replay_journal(self, journal: Iterable[JournalBatch]) -> None:
         """All that a journal tells."""
         for batch in journal:
-            self.intend(batch.rows, batch.intent_time, batch.steps)
+            self.mark_intended(batch.rows, batch.intent_time, batch.steps)
             if batch.codes is not None:
-                self.result(batch.rows, batch.codes, batch.result_time, batch.steps)
+                self.mark_result(batch.rows, batch.codes, batch.result_time, batch.steps)
 
-    def close(self) -> None:
+    def close_books(self) -> None:
         """Nothing more is sent: what was announced without a result is unknown, the rest not sent.
 
         Harmless when repeated.
@@ -253,7 +253,7 @@ class _Bookkeeping:
         open_rows = np.flatnonzero(self.verdict == Verdict.PENDING)
         self.verdict[open_rows] = self._if_sent_before(open_rows, Verdict.NOT_SENT)
 
-    def _expect(self, rows: I8, otherwise: str) -> None:
+    def _expect_verdict(self, rows: I8, otherwise: str) -> None:
         wrong = (self.verdict[rows] != Verdict.PENDING) | self.in_flight[rows]
         if wrong.any() or len(np.unique(rows)) != len(rows):
             row = int(rows[wrong][0]) if wrong.any() else int(rows[0])
@@ -269,7 +269,7 @@ class Execution(_Bookkeeping):
             self.carry_on(carried)
         self._completion = items.completion
 
-    def verify(
+    def verify_rows(
         self,
         rows: I8,
         at_target: Mask,
@@ -295,7 +295,7 @@ class Execution(_Bookkeeping):
         judged = np.isin(self.verdict[rows], _ACCEPTED)
         self.verdict[rows[judged]] = verdict[judged].astype(np.uint8)
 
-    def accepted(self, rows: I8) -> I8:
+    def accepted_rows(self, rows: I8) -> I8:
         """Those of `rows` whose write was accepted, whatever was seen of it since."""
         accepted_rows: I8 = rows[np.isin(self.verdict[rows], _ACCEPTED)]
         return accepted_rows
@@ -305,12 +305,12 @@ class Execution(_Bookkeeping):
         judged = self.verdict[rows] == Verdict.EQUAL_ALREADY
         self.verdict[rows[judged & ~still_equal]] = Verdict.NO_LONGER_EQUAL
 
-    def failed(self, rows: I8) -> I8:
+    def failed_rows(self, rows: I8) -> I8:
         """Those of `rows` that are not verified."""
         failed_rows: I8 = rows[self.verdict[rows] != Verdict.VERIFIED]
         return failed_rows
 
-    def failures(self, *, at_end: bool) -> I8:
+    def failed_so_far(self, *, at_end: bool) -> I8:
         """Rows whose write has failed as far as is known; at the end all that are not verified."""
         failed = (*_FAILED, Verdict.WRITTEN, Verdict.UNKNOWN) if at_end else _FAILED
         return np.flatnonzero(np.isin(self.verdict, failed))
@@ -334,7 +334,7 @@ _UNVERIFIED = {
 }
 
 
-def shortfall(
+def end_by_shortfall(
     items: PlanItems, execution: Execution, write_timeout_s: float, why: str = ""
 ) -> tuple[RestoreState, DreyError | None]:
     """How an execution ends that nobody stopped, and what is missing of it (None: nothing).
@@ -444,10 +444,10 @@ def _known_reason(why: str) -> str:
     return f"{why}. " if why else ""
 
 
-def replay(
+def replay_execution(
     items: PlanItems, journal: Iterable[JournalBatch], carried: Carried | None = None
 ) -> Execution:
     """The execution as the journal tells it, not closed; `carried` as in `Execution`."""
     execution = Execution(items, carried)
-    execution.replay(journal)
+    execution.replay_journal(journal)
     return execution

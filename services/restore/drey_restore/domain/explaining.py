@@ -24,10 +24,12 @@ class SetpointSeen(IntEnum):
     NOT_LOOKED = 3
 
 
-def explanations(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[int]) -> list[str]:
+def explain_rows(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[int]) -> list[str]:
     """A sentence or more for each of `rows`; `held`: numbers of PVs that may still be written."""
-    seen = outcome.seen.take(rows)
-    cls = compare(items.target.take(rows), seen, items.absolute[rows], items.relative[rows]).cls
+    seen = outcome.seen.take_rows(rows)
+    cls = compare(
+        items.target.take_rows(rows), seen, items.absolute[rows], items.relative[rows]
+    ).cls
     at_target = np.isin(cls, (DifferenceClass.EQUAL, DifferenceClass.WITHIN_TOLERANCE))
     place = np.where(
         seen.kind == Kind.NONE,
@@ -42,7 +44,7 @@ def explanations(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[
         np.isin(items.number[rows], list(held)).tolist(),
         strict=True,
     )
-    texts = [_explain(*row) for row in columns]
+    texts = [_explain_row(*row) for row in columns]
     refused = ~np.isin(outcome.code[rows], (0, ECA_NORMAL))
     for index in np.flatnonzero(refused & (outcome.verdict[rows] == Verdict.RAMP_STOPPED)).tolist():
         texts[index] = f"A step was not completed: see the status. {texts[index]}"
@@ -50,11 +52,11 @@ def explanations(items: PlanItems, outcome: Outcome, rows: I8, held: Collection[
         why = "; ".join(items.warnings.get(int(rows[index]), ()))
         texts[index] = f"The plan left it out, and nothing was sent: {why}."
     for index in np.flatnonzero(outcome.interferences[rows]).tolist():
-        texts[index] += " " + _interference(items, outcome, int(rows[index]))
+        texts[index] += " " + _interference_text(items, outcome, int(rows[index]))
     return texts
 
 
-def _interference(items: PlanItems, outcome: Outcome, row: int) -> str:
+def _interference_text(items: PlanItems, outcome: Outcome, row: int) -> str:
     changed_to, times = outcome.interference, int(outcome.interferences[row])
     when = datetime.fromtimestamp(int(changed_to.receive_time[row]) / 1e9, UTC)
     value = changed_to.value(row)
@@ -69,15 +71,15 @@ def _interference(items: PlanItems, outcome: Outcome, row: int) -> str:
     )
 
 
-def _explain(verdict: int, seen: int, reached: int, moving: int, held: bool) -> str:
+def _explain_row(verdict: int, seen: int, reached: int, moving: int, held: bool) -> str:
     """`reached` and `moving` as in `Outcome`."""
     if verdict in _SENT_TEXTS:
         parts = [
             _SENT_TEXTS[Verdict(verdict)],
-            _setpoint(verdict, seen),
-            _readback(reached, moving),
+            _setpoint_text(verdict, seen),
+            _readback_text(reached, moving),
         ]
-        parts.append(_advice(verdict, seen, reached, moving, held))
+        parts.append(_advice_text(verdict, seen, reached, moving, held))
         return " ".join(part for part in parts if part)
     return _OTHER_TEXTS[Verdict(verdict)]
 
@@ -107,7 +109,7 @@ _OTHER_TEXTS = {
 }
 
 
-def _setpoint(verdict: int, seen: int) -> str:
+def _setpoint_text(verdict: int, seen: int) -> str:
     if verdict in (Verdict.VERIFIED, Verdict.IN_ALARM):
         return ""
     if seen == SetpointSeen.NOTHING:
@@ -119,7 +121,7 @@ def _setpoint(verdict: int, seen: int) -> str:
     return "The setpoint shows another value."
 
 
-def _readback(reached: int, moving: int) -> str:
+def _readback_text(reached: int, moving: int) -> str:
     if reached == 1:
         return "The readback is where it was in the snapshot."
     if reached == 0:
@@ -128,7 +130,7 @@ def _readback(reached: int, moving: int) -> str:
     return ""
 
 
-def _advice(verdict: int, seen: int, reached: int, moving: int, held: bool) -> str:
+def _advice_text(verdict: int, seen: int, reached: int, moving: int, held: bool) -> str:
     if held:
         return (
             "The write may still take place. The PV is held until its IOC answers: look at the IOC,"

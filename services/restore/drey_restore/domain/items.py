@@ -15,7 +15,7 @@ from drey_core.errors import Internal
 from drey_core.pv_table import CompletionMode, Policy
 from drey_core.values import I8, U1, Columns, pack_strings, unpack_strings
 from drey_restore.domain import blob
-from drey_restore.domain.addresses import comes_first, field_key, renamed
+from drey_restore.domain.addresses import comes_first, field_key, renamed_address
 from drey_restore.domain.kinds import Skip
 from drey_restore.domain.policy import (
     DEFAULT,
@@ -89,7 +89,7 @@ class PlanItems:
         return np.array([not comes_first(address) for address in self.addresses], bool)
 
     @property
-    def stages(self) -> list[I8]:
+    def rows_by_stage(self) -> list[I8]:
         """Rows that are written, stage by stage, lowest first."""
         rows = self.writes
         return np.split(rows, np.flatnonzero(np.diff(self.stage[rows])) + 1) if len(rows) else []
@@ -101,7 +101,7 @@ class PlanItems:
     def field_written(self, row: int) -> str:
         """One text for all names of the field that a row writes, by what its record is called."""
         address, record = self.addresses[row], self.records.get(row)
-        return field_key(address if record is None else renamed(address, record))
+        return field_key(address if record is None else renamed_address(address, record))
 
     @cached_property
     def completion(self) -> U1:
@@ -128,7 +128,7 @@ class PlanItems:
         set_number = int(self.stored_label_of[row])
         return self.label_sets[set_number] if set_number >= 0 else ()
 
-    def encode(self) -> bytes:
+    def encode_items(self) -> bytes:
         """Bytes for the database."""
         rows = sorted(self.warnings)
         texts = ["\n".join(self.warnings[row]) for row in rows]
@@ -154,19 +154,19 @@ class PlanItems:
         }
         for name in _COLUMNS:
             sections |= blob.columns_sections(name, getattr(self, name))
-        return blob.encode(sections)
+        return blob.encode_sections(sections)
 
     @classmethod
-    def decode(cls, raw: bytes) -> PlanItems:
+    def decode_items(cls, raw: bytes) -> PlanItems:
         """Inverse of `encode`. Raises `Internal` on anything else."""
         try:
-            return cls._decode(blob.decode(raw))
+            return cls._decode_sections(blob.decode_sections(raw))
         except (KeyError, ValueError, IndexError, TypeError, OverflowError, struct.error) as error:
             raise Internal(f"stored items of a plan are damaged: {error!r}") from error
 
     @classmethod
-    def _decode(cls, s: dict[str, blob.Section]) -> PlanItems:
-        _complete(s)
+    def _decode_sections(cls, s: dict[str, blob.Section]) -> PlanItems:
+        _complete_sections(s)
         rows = np.asarray(s["warning_rows"]).tolist()
         texts = blob.texts_of(s["warnings"])
         labels = unpack_strings(bytes(s["labels"]))
@@ -212,7 +212,7 @@ def _ramps_of(s: Mapping[str, blob.Section]) -> dict[int, tuple[float, ...]]:
     return {row: tuple(row_steps.tolist()) for row, row_steps in zip(rows, steps, strict=True)}
 
 
-def _complete(s: dict[str, blob.Section]) -> None:
+def _complete_sections(s: dict[str, blob.Section]) -> None:
     """Add what the first version did not store."""
     if "policies" in s:
         return
@@ -224,7 +224,7 @@ def _complete(s: dict[str, blob.Section]) -> None:
     s["policy_of"] = np.searchsorted(followed, completion).astype(np.int32)
     n = len(completion)
     s["stored_label_of"] = np.full(n, -1, np.int32)
-    s |= blob.columns_sections("stored", Columns.empty(n))
+    s |= blob.columns_sections("stored", Columns.empty_columns(n))
 
 
 _ARRAYS = (
@@ -269,7 +269,7 @@ class Outcome:
     interference: Columns
 
     @classmethod
-    def fresh(cls, items: PlanItems, verdict: U1) -> Outcome:
+    def fresh_outcome(cls, items: PlanItems, verdict: U1) -> Outcome:
         """Nothing sent yet; `before` as the plan saw it."""
         n = len(items)
         return cls(
@@ -282,28 +282,28 @@ class Outcome:
             steps=np.zeros(n, np.int32),
             interferences=np.zeros(n, np.int32),
             before=items.current,
-            seen=Columns.empty(n),
-            readback=Columns.empty(n),
-            interference=Columns.empty(n),
+            seen=Columns.empty_columns(n),
+            readback=Columns.empty_columns(n),
+            interference=Columns.empty_columns(n),
         )
 
-    def encode(self) -> bytes:
+    def encode_outcome(self) -> bytes:
         """Bytes for the database."""
         sections: dict[str, blob.Section] = {name: getattr(self, name) for name in _OUTCOME}
         for name in _READ:
             sections |= blob.columns_sections(name, getattr(self, name))
-        return blob.encode(sections)
+        return blob.encode_sections(sections)
 
     @classmethod
-    def decode(cls, raw: bytes) -> Outcome:
+    def decode_outcome(cls, raw: bytes) -> Outcome:
         """Inverse of `encode`. Raises `Internal` on anything else."""
-        s = blob.decode(raw)
+        s = blob.decode_sections(raw)
         # outcomes of the first version do not have it
         s.setdefault("moving", np.full(len(s["verdict"]), -1, np.int8))
         for name in ("steps", "interferences"):
             s.setdefault(name, np.zeros(len(s["verdict"]), np.int32))
         if "interference.key" not in s:
-            s |= blob.columns_sections("interference", Columns.empty(len(s["verdict"])))
+            s |= blob.columns_sections("interference", Columns.empty_columns(len(s["verdict"])))
         fields: dict[str, Any] = {name: s[name] for name in _OUTCOME}
         fields |= {name: blob.columns_of(name, s) for name in _READ}
         return cls(**fields)
@@ -331,14 +331,14 @@ class Carried:
         """(setpoints, readbacks) before the first write of both, by what was read before this."""
         sent = np.flatnonzero(self.outcome.sent_time != 0)
         return (
-            scatter(setpoint, sent, self.outcome.before.take(sent)),
-            scatter(readback, sent, self.readback.take(sent)),
+            scatter_rows(setpoint, sent, self.outcome.before.take_rows(sent)),
+            scatter_rows(readback, sent, self.readback.take_rows(sent)),
         )
 
 
-def scatter(into: Columns, rows: I8, values: Columns) -> Columns:
+def scatter_rows(into: Columns, rows: I8, values: Columns) -> Columns:
     """`into` with `values[i]` in row `rows[i]`; the heap holds what the rows refer to, no more."""
-    both = Columns.concat([into, values])
+    both = Columns.concat_columns([into, values])
     index = np.arange(len(into))
     index[rows] = len(into) + np.arange(len(rows))
-    return both.take(index).compacted()
+    return both.take_rows(index).compact_heap()

@@ -45,7 +45,7 @@ from drey_restore.domain.addresses import (
     field_of,
     limit_field,
 )
-from drey_restore.domain.conversion import convert, in_heap
+from drey_restore.domain.conversion import convert_values, in_heap
 from drey_restore.domain.edits import Edited, Given, Linear, edit_source, give_values
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import Skip
@@ -54,10 +54,10 @@ from drey_restore.domain.policy import (
     PolicyRows,
     SaidPolicy,
     allowed_text,
-    effective,
-    obstacles,
+    effective_policy,
+    policy_obstacles,
 )
-from drey_restore.domain.problems import PlanProblem, PlanWarnings, blank
+from drey_restore.domain.problems import PlanProblem, PlanWarnings, blank_rows
 from drey_restore.domain.ramping import Steps, step_size, steps_between
 
 Mask = NDArray[np.bool_]
@@ -140,11 +140,11 @@ class _Skips:
     def __init__(self, n: int) -> None:
         self.skip = np.zeros(n, np.uint8)
 
-    def where(self, mask: Mask, reason: Skip) -> None:
+    def skip_where(self, mask: Mask, reason: Skip) -> None:
         self.skip[mask & (self.skip == Skip.NONE)] = reason
 
     @property
-    def open(self) -> Mask:
+    def still_open(self) -> Mask:
         mask: Mask = self.skip == Skip.NONE
         return mask
 
@@ -156,19 +156,19 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     known = _with_edits(known)
     skips = _Skips(n)
     if known.excluded is not None:
-        skips.where(known.excluded, Skip.EXCLUDED)
-    skips.where(known.deleted, Skip.DELETED)
-    skips.where(known.setpoint_channel == 0, Skip.NO_SETPOINT)
-    skips.where(known.read_only, Skip.READ_ONLY)
-    skips.where(known.protocol == PROTOCOL_PVA, Skip.UNSUPPORTED)
-    skips.where(_without_value(known.stored), Skip.NOT_IN_SNAPSHOT)
-    skips.where(_without_value(known.live), Skip.DISCONNECTED)
-    skips.where(known.stale, Skip.STALE)
-    skips.where(~known.writable, Skip.NOT_WRITABLE)
+        skips.skip_where(known.excluded, Skip.EXCLUDED)
+    skips.skip_where(known.deleted, Skip.DELETED)
+    skips.skip_where(known.setpoint_channel == 0, Skip.NO_SETPOINT)
+    skips.skip_where(known.read_only, Skip.READ_ONLY)
+    skips.skip_where(known.protocol == PROTOCOL_PVA, Skip.UNSUPPORTED)
+    skips.skip_where(_without_value(known.stored), Skip.NOT_IN_SNAPSHOT)
+    skips.skip_where(_without_value(known.live), Skip.DISCONNECTED)
+    skips.skip_where(known.stale, Skip.STALE)
+    skips.skip_where(~known.writable, Skip.NOT_WRITABLE)
     warnings = PlanWarnings(known.warnings)
     _refuse_disabled(known, skips, warnings)
-    rows = np.flatnonzero(skips.open)
-    converted = convert(
+    rows = np.flatnonzero(skips.still_open)
+    converted = convert_values(
         known.stored,
         known.live,
         known.live_count,
@@ -186,22 +186,22 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     equal = (compared.cls == DifferenceClass.EQUAL) | (
         compared.cls == DifferenceClass.WITHIN_TOLERANCE
     )
-    skips.where(_same_bits(target, known.live, equal) if exact else equal, Skip.EQUAL)
+    skips.skip_where(_same_bits(target, known.live, equal) if exact else equal, Skip.EQUAL)
     if known.back is not None:
         _refuse_changed(known, known.back, skips, warnings)
     for row, texts in converted.warnings.items():
         if row not in known.given:  # nobody stored it as anything
-            warnings.add(row, *texts)
-    ramps = _ramps(known, target, skips)
+            warnings.add_warning(row, *texts)
+    ramps = _ramp_steps(known, target, skips)
     _refuse_policies(known, target, ramps, skips, warnings)
     _refuse_invalid(known, target, skips, warnings)
-    stage = _stages(known)
+    stage = _stage_numbers(known)
     _refuse_values(target, _with_own_limits(known, target, stage, skips), skips, warnings)
     _refuse_duplicates(known.addresses, skips)
-    left_out = ~skips.open
+    left_out = ~skips.still_open
     followed: dict[SaidPolicy, int] = {}
     places = [
-        followed.setdefault(effective(replace(said, contradictions=())), len(followed))
+        followed.setdefault(effective_policy(replace(said, contradictions=())), len(followed))
         for said in known.policies.listed
     ]
     label_sets: dict[Labels, int] = {}
@@ -216,7 +216,7 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         readback_addresses=known.readback_addresses,
         current=known.live.with_key(known.setpoint_channel),
         stored=source.stored.with_key(known.setpoint_channel),
-        target=blank(target, left_out).with_key(known.setpoint_channel),
+        target=blank_rows(target, left_out).with_key(known.setpoint_channel),
         stored_readback=known.stored_readback.with_key(known.readback_channel),
         absolute=known.absolute,
         relative=known.relative,
@@ -265,7 +265,7 @@ def _with_source(known: PlanInput, found: Edited) -> PlanInput:
         known,
         stored=found.values,
         stored_labels=found.labels,
-        stored_readback=blank(known.stored_readback, changed),
+        stored_readback=blank_rows(known.stored_readback, changed),
         warnings={r: (*found.warnings.get(r, ()), *known.warnings.get(r, ())) for r in rows},
         problems={**problems, **found.problems},
         unstored=known.unstored | set(found.rows.tolist()),
@@ -277,7 +277,7 @@ def _without_value(columns: Columns) -> Mask:
     return mask
 
 
-def _stages(known: PlanInput) -> NDArray[np.int32]:
+def _stage_numbers(known: PlanInput) -> NDArray[np.int32]:
     """The stage in which each is written, if it is."""
     if known.back is not None:
         return known.back.stage
@@ -287,23 +287,23 @@ def _stages(known: PlanInput) -> NDArray[np.int32]:
 
 def _refuse_disabled(known: PlanInput, skips: _Skips, warnings: PlanWarnings) -> None:
     """A record that is disabled (.DISA) takes a value and does nothing with it."""
-    disabled = skips.open & (known.live.status == _DISABLED)
+    disabled = skips.still_open & (known.live.status == _DISABLED)
     for row in np.flatnonzero(disabled).tolist():
         if field_name(known.addresses[row]) in DISABLING:
             disabled[row] = False  # what would enable it
         else:
-            warnings.add(row, "the record is disabled: .DISA equals .DISV")
+            warnings.add_warning(row, "the record is disabled: .DISA equals .DISV")
     if PlanProblem.DISABLED in known.refused:
-        skips.where(disabled, Skip.NOT_WRITABLE)
+        skips.skip_where(disabled, Skip.NOT_WRITABLE)
 
 
 def _refuse_invalid(
     known: PlanInput, target: Columns, skips: _Skips, warnings: PlanWarnings
 ) -> None:
     """What may never have been a value of the machine: undefined, INVALID, or cut short."""
-    invalid = skips.open & (known.stored.severity == Severity.INVALID)
+    invalid = skips.still_open & (known.stored.severity == Severity.INVALID)
     undefined = invalid & (known.stored.status == _UNDEFINED)
-    cut = _maybe_cut(known, skips.open & (target.kind & ~np.uint8(ARRAY) == Kind.STRING))
+    cut = _maybe_cut(known, skips.still_open & (target.kind & ~np.uint8(ARRAY) == Kind.STRING))
     for problem, rows, text in (
         (PlanProblem.UNDEFINED, undefined, "the stored value was never set (UDF)"),
         (
@@ -319,9 +319,9 @@ def _refuse_invalid(
         ),
     ):
         for row in np.flatnonzero(rows).tolist():
-            warnings.add(row, text)
+            warnings.add_warning(row, text)
         if problem in known.refused:
-            skips.where(rows, Skip.INVALID_SOURCE)
+            skips.skip_where(rows, Skip.INVALID_SOURCE)
 
 
 def _maybe_cut(known: PlanInput, texts: Mask) -> Mask:
@@ -337,20 +337,22 @@ def _refuse_long_texts(
     addresses: list[str], target: Columns, skips: _Skips, warnings: PlanWarnings
 ) -> None:
     """Texts that Channel Access does not carry; it would refuse the write."""
-    texts = skips.open & (target.kind & ~np.uint8(ARRAY) == Kind.STRING)
+    texts = skips.still_open & (target.kind & ~np.uint8(ARRAY) == Kind.STRING)
     for row in np.flatnonzero(texts).tolist():
         size = _longest_text(target, row)
         if any(b"\0" in text for text in _texts_of(target, row)):
-            warnings.add(row, "the text has a NUL byte, and texts of Channel Access end with it")
+            warnings.add_warning(
+                row, "the text has a NUL byte, and texts of Channel Access end with it"
+            )
             continue
         texts[row] = size > _MOST_TEXT and not addresses[row].endswith("$")
         if texts[row]:
-            warnings.add(
+            warnings.add_warning(
                 row,
                 f"the text has {size} bytes, and Channel Access carries {_MOST_TEXT}: give the PV"
                 " the address with $",
             )
-    skips.where(texts, Skip.COUNT_TOO_LARGE)
+    skips.skip_where(texts, Skip.COUNT_TOO_LARGE)
 
 
 def _longest_text(columns: Columns, row: int) -> int:
@@ -371,7 +373,7 @@ def _with_own_limits(
 
     Fields that are no later in the order of the plan than the value that they limit.
     """
-    rows = np.flatnonzero(skips.open).tolist()
+    rows = np.flatnonzero(skips.still_open).tolist()
     fields = [row for row in rows if "." in known.addresses[row]]
     limits = {row: limited for row in fields if (limited := limit_field(known.addresses[row]))}
     if not limits:
@@ -393,20 +395,22 @@ def _refuse_changed(known: PlanInput, back: WayBack, skips: _Skips, warnings: Pl
     it, whatever its value is.
     """
     cls = compare(back.left, known.live, known.absolute, known.relative).cls
-    changed = skips.open & ~np.isin(cls, (DifferenceClass.EQUAL, DifferenceClass.WITHIN_TOLERANCE))
+    changed = skips.still_open & ~np.isin(
+        cls, (DifferenceClass.EQUAL, DifferenceClass.WITHIN_TOLERANCE)
+    )
     for row in np.flatnonzero(changed).tolist():
-        warnings.add(row, "changed since the restore that is undone")
-    another = skips.open & (back.channel != known.setpoint_channel)
+        warnings.add_warning(row, "changed since the restore that is undone")
+    another = skips.still_open & (back.channel != known.setpoint_channel)
     for row in np.flatnonzero(another).tolist():
-        warnings.add(row, "re-addressed: the restore that is undone wrote another channel")
+        warnings.add_warning(row, "re-addressed: the restore that is undone wrote another channel")
     if not back.also_changed:
-        skips.where(changed | another, Skip.CHANGED_SINCE)
+        skips.skip_where(changed | another, Skip.CHANGED_SINCE)
 
 
-def _ramps(known: PlanInput, target: Columns, skips: _Skips) -> dict[int, Steps | None]:
+def _ramp_steps(known: PlanInput, target: Columns, skips: _Skips) -> dict[int, Steps | None]:
     """Values on the way to the target of each that ramps; None where they cannot be told."""
     steps_by_row: dict[int, Steps | None] = {}
-    for said, rows in known.policies.groups(skips.open):
+    for said, rows in known.policies.rows_by_policy(skips.still_open):
         policy, size = said.policy, step_size(said.policy)
         if size is None:
             continue
@@ -454,15 +458,15 @@ def _refuse_policies(
         ]
     )
     alike = (1 << np.arange(len(facts))) @ facts
-    for said, rows in known.policies.groups(skips.open):
+    for said, rows in known.policies.rows_by_policy(skips.still_open):
         for each in np.unique(alike[rows]).tolist():
             part = rows[alike[rows] == each]
             followable = Followable(*facts[:, part[0]].tolist())
-            why = (*said.contradictions, *obstacles(said.policy, followable))
+            why = (*said.contradictions, *policy_obstacles(said.policy, followable))
             refused[part] = bool(why)
             for row in part.tolist() if why else ():
-                warnings.add(row, *why)
-    skips.where(refused, Skip.POLICY)
+                warnings.add_warning(row, *why)
+    skips.skip_where(refused, Skip.POLICY)
 
 
 def _same_bits(a: Columns, b: Columns, among: Mask) -> Mask:
@@ -482,7 +486,7 @@ def _refuse_values(
     low, high = values.copy(), values.copy()
     finite = ~floats | np.isfinite(values)
     numbers = (target.kind != Kind.ENUM) & ~np.isnan(values)
-    for row in in_heap(target, np.flatnonzero(skips.open)).tolist():
+    for row in in_heap(target, np.flatnonzero(skips.still_open)).tolist():
         kind = int(target.kind[row])
         if not kind & ARRAY or kind & ~ARRAY in (Kind.STRING, Kind.ENUM):
             continue
@@ -491,25 +495,25 @@ def _refuse_values(
             finite[row] = bool(np.isfinite(elements).all())
             low[row], high[row] = float(elements.min()), float(elements.max())
             numbers[row] = True
-    skips.where(~finite, Skip.NOT_FINITE)
+    skips.skip_where(~finite, Skip.NOT_FINITE)
     with np.errstate(invalid="ignore"):
         limited = known.control_low < known.control_high
         outside = (low < known.control_low) | (high > known.control_high)
-    skips.where(numbers & limited & outside, Skip.OUT_OF_RANGE)
+    skips.skip_where(numbers & limited & outside, Skip.OUT_OF_RANGE)
     forbidden = np.zeros(len(low), bool)
-    for said, rows in known.policies.groups(skips.open & numbers):
+    for said, rows in known.policies.rows_by_policy(skips.still_open & numbers):
         least, most = said.policy.allowed_low, said.policy.allowed_high
         if least is not None:
             forbidden[rows] |= low[rows] < least
         if most is not None:
             forbidden[rows] |= high[rows] > most
         for row in rows[forbidden[rows]].tolist():
-            warnings.add(row, f"its restore policy allows {allowed_text(said.policy)}")
-    skips.where(forbidden, Skip.OUT_OF_RANGE)
+            warnings.add_warning(row, f"its restore policy allows {allowed_text(said.policy)}")
+    skips.skip_where(forbidden, Skip.OUT_OF_RANGE)
 
 
 def _refuse_duplicates(addresses: list[str], skips: _Skips) -> None:
-    rows = np.flatnonzero(skips.open).tolist()
+    rows = np.flatnonzero(skips.still_open).tolist()
     listed = [addresses[row] for row in rows]
     joined = "\n".join(listed)
     if len(set(listed)) == len(listed) and not any(mark in joined for mark in _OTHER_FORMS):

@@ -55,7 +55,7 @@ class PolicyRows:
     listed: Sequence[SaidPolicy]
 
     @classmethod
-    def of(cls, n: int, policies: Mapping[int, Policy]) -> PolicyRows:
+    def same_for_rows(cls, n: int, policies: Mapping[int, Policy]) -> PolicyRows:
         """Of n rows, some of which say something themselves."""
         index = np.zeros(n, np.int64)
         listed = [NOTHING]
@@ -64,7 +64,7 @@ class PolicyRows:
             listed.append(SaidPolicy(policy))
         return cls(index, listed)
 
-    def groups(self, among: NDArray[np.bool_]) -> Iterator[tuple[SaidPolicy, I8]]:
+    def rows_by_policy(self, among: NDArray[np.bool_]) -> Iterator[tuple[SaidPolicy, I8]]:
         """Policies that say something, each with its rows of those that are `among`."""
         rows = np.flatnonzero(among & (self.index != 0))
         if len(rows):
@@ -108,7 +108,7 @@ class Followable:
     ramp: bool = True
 
 
-def obstacles(policy: Policy, known: Followable) -> tuple[str, ...]:
+def policy_obstacles(policy: Policy, known: Followable) -> tuple[str, ...]:
     """A sentence for each part of a policy that cannot be followed; empty: all of it can."""
     texts: list[str] = []
     if policy.completion == CompletionMode.READBACK:
@@ -139,7 +139,7 @@ def allowed_text(policy: Policy) -> str:
     return f"{'-inf' if low is None else f'{low:g}'} to {'inf' if high is None else f'{high:g}'}"
 
 
-def effective(stated_policy: SaidPolicy) -> SaidPolicy:
+def effective_policy(stated_policy: SaidPolicy) -> SaidPolicy:
     """What is said, with the server's defaults."""
     if stated_policy.policy.completion != CompletionMode.UNSPECIFIED:
         return stated_policy
@@ -160,7 +160,7 @@ def done_address(policy: Policy, address: str) -> str:
 MAX_STEPS = 1000
 """Of a ramp."""
 NOTHING = SaidPolicy(Policy())
-_DEFAULT = effective(NOTHING)
+_DEFAULT = effective_policy(NOTHING)
 DEFAULT, DEFAULT_SOURCES = _DEFAULT.policy, _DEFAULT.sources
 
 _HEAD = struct.Struct("<iqqBiI")
@@ -172,17 +172,17 @@ _S = 10**9
 def sources_bytes(sources: Sources) -> bytes:
     """Canonical bytes of who says what; they lie within the digest of a plan."""
     return b"".join(
-        _text(source.part)
+        _text_bytes(source.part)
         + struct.pack("<B", source.origin)
         + {
-            PolicyOrigin.DEVICE: _text(source.name),
-            PolicyOrigin.TAG: _text(source.group) + _text(source.name),
+            PolicyOrigin.DEVICE: _text_bytes(source.name),
+            PolicyOrigin.TAG: _text_bytes(source.group) + _text_bytes(source.name),
         }.get(source.origin, b"")
         for source in sources
     )
 
 
-def _text(text: str) -> bytes:
+def _text_bytes(text: str) -> bytes:
     raw = text.encode("utf-8", "replace")
     return struct.pack("<I", len(raw)) + raw
 

@@ -32,11 +32,11 @@ class PlanWarnings:
     def __init__(self, known: Mapping[int, tuple[str, ...]]) -> None:
         self.by_row = dict(known)
 
-    def add(self, row: int, *texts: str) -> None:
+    def add_warning(self, row: int, *texts: str) -> None:
         self.by_row[row] = (*self.by_row.get(row, ()), *texts)
 
 
-def blank(columns: Columns, rows: NDArray[np.bool_]) -> Columns:
+def blank_rows(columns: Columns, rows: NDArray[np.bool_]) -> Columns:
     """The columns with no value in `rows`."""
     kind, data = columns.kind.copy(), columns.data.copy()
     kind[rows], data[rows] = Kind.NONE, 0

@@ -88,7 +88,7 @@ class Climbing:
         """Those whose target somebody has taken on."""
 
     @property
-    def open(self) -> Mask:
+    def open_ramps(self) -> Mask:
         """Those that have not stopped, and whose target was not taken."""
         mask: Mask = ~self.stopped & ~self.left
         return mask
@@ -99,13 +99,13 @@ class Climbing:
         mask: Mask = ~self.stopped & ~self._under_way & (self.index == self._size)
         return mask
 
-    def due(self, now: float) -> I8:
+    def due_ramps(self, now: float) -> I8:
         """Those that may write their next value, be it a step or the target."""
-        return np.flatnonzero(self.open & ~self._under_way & (self._due <= now))
+        return np.flatnonzero(self.open_ramps & ~self._under_way & (self._due <= now))
 
     def next_due(self) -> float | None:
         """When the next of them may go on; None: all that are open wait for something else."""
-        waiting = self.open & ~self._under_way
+        waiting = self.open_ramps & ~self._under_way
         return float(self._due[waiting].min()) if waiting.any() else None
 
     def next_values(self, ramps: I8) -> F8:
@@ -113,11 +113,11 @@ class Climbing:
         values = [self._steps[r][i] for r, i in zip(ramps, self.index[ramps], strict=True)]
         return np.array(values, np.float64)
 
-    def begin(self, ramps: I8) -> None:
+    def begin_step(self, ramps: I8) -> None:
         """Their next steps are about to be written."""
         self._under_way[ramps] = True
 
-    def arrive(self, ramps: I8, reached: Mask, sent: float) -> None:
+    def arrive_at_step(self, ramps: I8, reached: Mask, sent: float) -> None:
         """Whether each of `ramps` reached the step that was written at `sent`; else it stops."""
         stopped = ramps[~reached]
         ramps = ramps[reached]
@@ -126,14 +126,14 @@ class Climbing:
         self.value[ramps] = values
         self.index[ramps] += 1
         self._under_way[ramps] = False
-        self.stop(stopped)
+        self.stop_ramps(stopped)
 
-    def stop(self, ramps: I8) -> None:
+    def stop_ramps(self, ramps: I8) -> None:
         """They go no further."""
         self.stopped[ramps] = True
         self._under_way[ramps] = False
 
-    def leave(self, ramps: I8) -> None:
+    def leave_ramps(self, ramps: I8) -> None:
         """Somebody writes their targets now."""
         self.left[ramps] = True
 

@@ -22,7 +22,7 @@ from drey_restore.domain.addresses import (
 )
 from drey_restore.domain.items import PlanItems
 from drey_restore.domain.kinds import Skip
-from drey_restore.domain.problems import PlanProblem, PlanWarnings, blank
+from drey_restore.domain.problems import PlanProblem, PlanWarnings, blank_rows
 
 Mask = NDArray[np.bool_]
 
@@ -59,7 +59,7 @@ def refuse_records(
         if field_name(address) in DISABLING:
             continue
         disp, disabled = bool(facts.disp[index]), bool(facts.disabled[index])
-        switched = own.get(_record(items, facts, row), {})
+        switched = own.get(_record_text(items, facts, row), {})
         for name, (when, on) in switched.items():
             if when <= stage:
                 disp, disabled = (on, disabled) if name == "DISP" else (disp, on)
@@ -69,17 +69,17 @@ def refuse_records(
             why = "the record is disabled: .DISA equals .DISV"
         else:
             continue
-        warnings.add(row, why + _by_itself(switched))
+        warnings.add_warning(row, why + _by_itself(switched))
         if PlanProblem.DISABLED in refused:
             skip[row] = Skip.NOT_WRITABLE
     _refuse_aliases(items, facts, skip, warnings)
     _refuse_beyond_aliased_limits(items, facts, skip, warnings)
-    target = blank(items.target, skip != Skip.NONE)
+    target = blank_rows(items.target, skip != Skip.NONE)
     ramps = {row: steps for row, steps in items.ramps.items() if skip[row] == Skip.NONE}
     return replace(items, skip=skip, target=target, ramps=ramps, warnings=warnings.by_row)
 
 
-def _record(items: PlanItems, facts: RecordFacts, row: int) -> str:
+def _record_text(items: PlanItems, facts: RecordFacts, row: int) -> str:
     return facts.aliases.get(row) or record_name(items.addresses[row])
 
 
@@ -97,7 +97,7 @@ def _own_switches(items: PlanItems, facts: RecordFacts) -> dict[str, dict[str, t
         if not address.endswith((".DISP", ".DISA")):
             continue
         disables = bool(items.target.data[row] != 0)
-        switches = by_record.setdefault(_record(items, facts, row), {})
+        switches = by_record.setdefault(_record_text(items, facts, row), {})
         switches[field_name(address)] = (int(items.stage[row]), disables)
     return by_record
 
@@ -113,7 +113,7 @@ def _refuse_aliases(items: PlanItems, facts: RecordFacts, skip: U1, warnings: Pl
         first = seen.setdefault(items.field_written(row), row)
         if first != row:
             skip[row] = Skip.DUPLICATE_ADDRESS
-            warnings.add(row, f"the same field as {items.addresses[first]}, by an alias")
+            warnings.add_warning(row, f"the same field as {items.addresses[first]}, by an alias")
 
 
 def _refuse_beyond_aliased_limits(
@@ -133,4 +133,4 @@ def _refuse_beyond_aliased_limits(
         beyond = (numbers[value_row] - numbers[row]) * (1 if limit[1] else -1)
         if items.stage[row] <= items.stage[value_row] and beyond > 0:
             skip[value_row] = Skip.OUT_OF_RANGE
-            warnings.add(value_row, f"beyond the limit {items.addresses[row]} of this plan")
+            warnings.add_warning(value_row, f"beyond the limit {items.addresses[row]} of this plan")

@@ -112,7 +112,9 @@ class PlanRecord:
         """Where it stands at `now_ns`."""
         if self.restore_id is not None:
             return PlanState.EXECUTED
-        approval = ApprovalState.APPROVED if self.approval is None else self.approval.at(now_ns)
+        approval = (
+            ApprovalState.APPROVED if self.approval is None else self.approval.state_at(now_ns)
+        )
         if approval == ApprovalState.REJECTED:
             return PlanState.REJECTED
         if self.recipe < RECIPE or now_ns >= self.expire_time_ns:

@@ -25,16 +25,16 @@ class SettlingRows:
         self.late = np.zeros(len(settle_s), bool)
 
     @property
-    def waiting(self) -> I8:
+    def waiting_rows(self) -> I8:
         """Rows that are neither settled nor late."""
         return np.flatnonzero(~self.settled & ~self.late)
 
-    def look(self, holds: Mask, now: float, *, known: Mask | None = None) -> None:
+    def note_readbacks(self, holds: Mask, now: float, *, known: Mask | None = None) -> None:
         """Whether the condition of each row that waits holds now; in the order of `waiting`.
 
         Where that is not `known` nothing changes but that a row may be late.
         """
-        rows = self.waiting
+        rows = self.waiting_rows
         known = np.ones(len(rows), bool) if known is None else known
         holds = holds & known
         self._since[rows[known & ~holds]] = np.nan
@@ -47,4 +47,4 @@ class SettlingRows:
 
     def give_up(self) -> None:
         """Nobody waits any longer: what is not settled is late."""
-        self.late[self.waiting] = True
+        self.late[self.waiting_rows] = True

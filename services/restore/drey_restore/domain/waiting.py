@@ -33,13 +33,13 @@ class StageWait:
 
 def stage_waits(items: PlanItems) -> tuple[StageWait, ...]:
     """Of each stage, in order."""
-    return tuple(_stage_wait(items, rows) for rows in items.stages)
+    return tuple(_stage_wait(items, rows) for rows in items.rows_by_stage)
 
 
 def _stage_wait(items: PlanItems, rows: I8) -> StageWait:
     is_value = items.is_value[rows]
     # limits and modes are complete before a value is sent
-    spans = [_longest(items, part) for part in (rows[~is_value], rows[is_value])]
+    spans = [_longest_wait(items, part) for part in (rows[~is_value], rows[is_value])]
     least, most = (sum(span[index] for span in spans) for index in (0, 1))
     modes, counts = np.unique(items.completion[rows], return_counts=True)
     ramped = [row for row in rows.tolist() if row in items.ramps]
@@ -53,7 +53,7 @@ def _stage_wait(items: PlanItems, rows: I8) -> StageWait:
     )
 
 
-def _longest(items: PlanItems, rows: I8) -> tuple[float, float]:
+def _longest_wait(items: PlanItems, rows: I8) -> tuple[float, float]:
     """(least, most) seconds of writes that are under way beside one another; most may be inf."""
     least = most = 0.0
     for number in np.unique(items.policy_of[rows]).tolist():
@@ -61,7 +61,7 @@ def _longest(items: PlanItems, rows: I8) -> tuple[float, float]:
         least = max(least, policy.settle_s or 0.0)
         most = max(most, inf if policy.timeout_s is None else policy.timeout_s)
     for row in set(rows.tolist()) & items.ramps.keys():
-        policy, way = _policy_of(items, row), _way(items, row)
+        policy, way = _policy_of(items, row), _way_of_rows(items, row)
         timeout_s = inf if policy.timeout_s is None else policy.timeout_s
         least = max(least, _ramp_s(policy, way, policy.settle_s or 0.0))
         most = max(most, _ramp_s(policy, way, timeout_s))
@@ -74,7 +74,7 @@ def _ramp_s(policy: Policy, way: F8, step_s: float) -> float:
     return float(np.maximum(step_s, pace).sum()) + step_s
 
 
-def _way(items: PlanItems, row: int) -> F8:
+def _way_of_rows(items: PlanItems, row: int) -> F8:
     """How far each step of a row is from the one before; the target is none of them."""
     current = items.current
     now = as_float64(current.kind[row : row + 1], current.data[row : row + 1])

@@ -36,22 +36,22 @@ class ReleaseLoop:
         """See the class."""
         while True:
             try:
-                await self.look()
+                await self.release_once()
             except DreyError as error:
                 if not is_unavailable(error):
                     raise
                 log.debug("held writes could not be looked at: %s", error.message)
             await asyncio.sleep(self._period_s)
 
-    async def look(self) -> None:
+    async def release_once(self) -> None:
         """Once."""
-        held = await self._store.unanswered()
+        held = await self._store.unanswered_writes()
         if not held:
             return
         table = self._channels.table
-        async with self._channels.use([write.address for write in held]) as used:
-            connected = await table.wait_connected(used.slots(), _CONNECT_S)
-            done = connected & ~table.unanswered(used.slots())
+        async with self._channels.use_channels([write.address for write in held]) as used:
+            connected = await table.wait_connected(used.used_slots(), _CONNECT_S)
+            done = connected & ~table.unanswered_slots(used.used_slots())
         answered = [held[row] for row in np.flatnonzero(done).tolist()]
         if answered:
             await self._store.release_unanswered(answered, self._clock())

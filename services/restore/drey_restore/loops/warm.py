@@ -41,7 +41,7 @@ class WarmLoop:
             self._event.clear()
             wait = _LOOK_EVERY_S
             try:
-                directory = await self._catalog.current()
+                directory = await self._catalog.current_directory()
                 await self._live.metadata(pages_of(directory.setpoint_channel))
                 self._away = False
             except DreyError as error:

@@ -25,7 +25,7 @@ from drey_runtime.clock import new_id
 from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.mapping.selector import selector_to_proto
-from drey_runtime.together import together
+from drey_runtime.together import run_together
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +56,15 @@ class Protected:
         self._everything = any(selector.all for selector in selectors)
         self._selectors = [selector_to_proto(selector) for selector in selectors]
 
-    async def numbers(self) -> I8 | None:
+    async def protected_numbers(self) -> I8 | None:
         """Their numbers; None: all PVs. So too where a tag or scope of the setting is not there."""
         if self._everything:
             return None
         if not self._selectors:
             return np.zeros(0, np.int64)
-        calls = (self._catalog.resolve(each, unknown=False) for each in self._selectors)
+        calls = (self._catalog.resolve_selector(each, unknown=False) for each in self._selectors)
         try:
-            return np.concatenate(await together(*calls))
+            return np.concatenate(await run_together(*calls))
         except NotFound as error:
             log.warning(
                 "DREY_RESTORE_APPROVAL_REQUIRED names what is not in the catalog: every plan needs"
@@ -100,7 +100,7 @@ class Approvals:
     def __init__(self, store: RestoreStore, clock: Clock, grants: GrantCheck) -> None:
         self._store, self._clock, self._grants = store, clock, grants
 
-    async def decide(self, asked: Decision, principal: Principal) -> Approval:
+    async def decide_plan(self, asked: Decision, principal: Principal) -> Approval:
         """Approve or reject a plan; a repeat of the request changes nothing."""
         act = "approve" if asked.state == ApprovalState.APPROVED else "reject"
         method = f"{METHODS}{act.capitalize()}Plan"
@@ -108,23 +108,23 @@ class Approvals:
             principal, f"restore.plans.{act}", asked.plan_id, "deciding on this plan"
         )
         async with (
-            self._store.database.transaction() as conn,
-            idempotency.once(conn, method, principal.name, asked.request_id, asked.raw) as slot,
+            self._store.database.begin_transaction() as conn,
+            idempotency.run_once(conn, method, principal.name, asked.request_id, asked.raw) as slot,
         ):
             if slot.seen is None:
-                await self._decide(conn, asked, principal, act)
+                await self._decide_in(conn, asked, principal, act)
                 slot.response = asked.plan_id.encode()
-        approvals = await self._store.approvals(1, None, plan_id=asked.plan_id)
+        approvals = await self._store.list_approvals(1, None, plan_id=asked.plan_id)
         if not approvals:
             raise Internal("a decision was not stored")
         return approvals[0]
 
-    async def _decide(
+    async def _decide_in(
         self, conn: Connection, asked: Decision, principal: Principal, act: str
     ) -> None:
         plan = await self._store.lock_plan(conn, asked.plan_id)
         now = self._clock()
-        waiting = _undecided(plan, now, act)
+        waiting = _undecided_approval(plan, now, act)
         waiting.refuse_own(principal.name)
         approve = asked.state == ApprovalState.APPROVED
         if approve and asked.digest != plan.digest:
@@ -147,7 +147,7 @@ class Approvals:
             expire_time_ns=expire,
         )
         await self._store.decide_approval(conn, decided)
-        await audit.append(
+        await audit.append_entry(
             conn,
             actor=principal.name,
             role=principal.roles_text,
@@ -172,16 +172,16 @@ class Approvals:
             ],
         )
 
-    async def page(
+    async def list_page(
         self, limit: int, before_id: str | None, plan_id: str | None, states: list[int] | None
     ) -> list[Approval]:
         """Up to `limit` approvals, newest first; None: of any plan, in any state."""
-        return await self._store.approvals(
+        return await self._store.list_approvals(
             limit, before_id, plan_id=plan_id, states=states, now_ns=self._clock()
         )
 
 
-def _undecided(plan: PlanRecord, now_ns: int, act: str) -> Approval:
+def _undecided_approval(plan: PlanRecord, now_ns: int, act: str) -> Approval:
     """The approval of a plan on which can be decided."""
     state = plan.state(now_ns)
     if state == PlanState.EXPIRED:

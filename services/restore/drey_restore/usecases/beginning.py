@@ -37,7 +37,7 @@ class Beginning:
     def __init__(self, store: RestoreStore, jobs: JobStore, share: float) -> None:
         self._store, self._jobs, self._share = store, jobs, share
 
-    async def begin(
+    async def begin_restore(
         self,
         conn: Connection,
         restore: RestoreRecord,
@@ -59,15 +59,15 @@ class Beginning:
         others = [r for r in await self._store.open_restores(conn) if r.id != after_end_of]
         await self._check_held(conn, items, others)
         if not after_end_of:
-            room = Room.holding(
+            room = Room.room_with_holders(
                 "restores that have not ended",
                 MOST_OPEN,
                 self._share,
                 (r.principal for r in others),
             )
-            room.require(restore.principal, restore.principal)
+            room.require_place(restore.principal, restore.principal)
         restore_id = new_id()
-        job = await self._jobs.create(
+        job = await self._jobs.create_job(
             conn,
             kind=JOB_KIND,
             principal=restore.principal,
@@ -79,7 +79,7 @@ class Beginning:
         )
         restore = replace(restore, id=restore_id, job_id=job.id)
         await self._store.insert_restore(conn, restore)
-        await audit.append(
+        await audit.append_entry(
             conn,
             actor=restore.principal,
             role=restore.role,
@@ -104,7 +104,7 @@ class Beginning:
         self, conn: Connection, items: PlanItems, others: Sequence[RestoreRecord]
     ) -> None:
         """CHANNELS_HELD where another restore writes one of these fields, or may still."""
-        refuse_held(await self._store.unanswered(conn), items)
+        refuse_held(await self._store.unanswered_writes(conn), items)
         wanted: set[str] = set()
         for other in others:
             held = await self._store.plan_items(other.plan_id, conn=conn)

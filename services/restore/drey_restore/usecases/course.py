@@ -26,7 +26,7 @@ from drey_restore.usecases.notify import Notifier, Wishes
 from drey_restore.usecases.plans import MadePlan
 from drey_restore.usecases.rollback import GoingBack, goes_back, without_way_back
 from drey_restore.usecases.watching import WriteWatch
-from drey_runtime.backoff import backoff
+from drey_runtime.backoff import backoff_delay
 from drey_runtime.database import is_unavailable
 from drey_runtime.jobs import JobContext, JobLost
 
@@ -70,7 +70,9 @@ class Course:
         self._connected_at = np.zeros(len(items), np.int64)
         outcome = outcome_of(items, self.execution, carried)
         self.before = self.at_start = outcome.before
-        self.readback_before = Columns.empty(len(items)) if carried is None else carried.readback
+        self.readback_before = (
+            Columns.empty_columns(len(items)) if carried is None else carried.readback
+        )
         self.seen, self.readback = outcome.seen, outcome.readback
         self.reached, self.moving = outcome.readback_reached.copy(), outcome.moving.copy()
         self.unanswered: Unanswered | None = None
@@ -87,7 +89,7 @@ class Course:
         """Whether somebody wants it to end."""
         return self._wishes.abort.is_set() or self.context.cancelled.is_set()
 
-    def halt(self, why: DreyError) -> None:
+    def halt_restore(self, why: DreyError) -> None:
         """End it at once; the first reason counts."""
         if self.cut_short is None:
             self.cut_short = why
@@ -97,17 +99,17 @@ class Course:
         """End it where more writes have failed than its plan allows before it goes back."""
         why = self.failed_too_often(at_end=at_end)
         if why is not None:
-            self.halt(why)
+            self.halt_restore(why)
 
     def failed_too_often(self, *, at_end: bool = False) -> DreyError | None:
         """Why it is to go back for its failures; None: it is not."""
         most = None if self.rules.rollback is None else self.rules.rollback.max_failed
         if most is None:
             return None
-        failed = self.execution.failures(at_end=at_end)
+        failed = self.execution.failed_so_far(at_end=at_end)
         return too_many_failed(self.items, failed, most) if len(failed) > most else None
 
-    def stop(self) -> None:
+    def raise_if_stopped(self) -> None:
         """End it as somebody wanted who told another process."""
         self._wishes.abort.set()
 
@@ -119,7 +121,7 @@ class Course:
         """Hold it as somebody wanted who told another process."""
         self._wishes.pause = True
 
-    async def pause(self) -> float:
+    async def wait_while_paused(self) -> float:
         """Hold until somebody resumes or stops it; the seconds that took.
 
         What is in flight goes on. Whoever resumes it may tell another process: the row says it.
@@ -127,21 +129,21 @@ class Course:
         begun = time.monotonic()
         async with self._pausing:
             if self.is_pausing() and not self.is_stopping():
-                await self._hold()
+                await self._hold_restore()
         return time.monotonic() - begun
 
-    async def _hold(self) -> None:
-        await through_outage(lambda: self.advance(RestoreState.PAUSED))
+    async def _hold_restore(self) -> None:
+        await through_outage(lambda: self.advance_state(RestoreState.PAUSED))
         while self.is_pausing() and not self.is_stopping():
             self._wishes.changed.clear()
             fresh = await through_outage(lambda: self.store.restore(self.restore.id))
             self._wishes.pause = fresh.pause_requested
             if fresh.abort_requested:
-                self.stop()
+                self.raise_if_stopped()
             elif fresh.pause_requested:
                 await self.wait_any((), _LOOK_EVERY_S, self._wishes.changed)
         if not self.is_stopping():
-            await through_outage(lambda: self.advance(RestoreState.WRITING))
+            await through_outage(lambda: self.advance_state(RestoreState.WRITING))
 
     async def wait_any(
         self,
@@ -163,28 +165,30 @@ class Course:
                 wait.cancel()
             await asyncio.wait(waits)
 
-    def slots(self, rows: I8) -> Slots:
+    def slots_of_rows(self, rows: I8) -> Slots:
         """Slots of the setpoints of rows; good until the next `await`."""
-        return self.channels.slots(self.addresses(rows))
+        return self.channels.slots_of(self.addresses_of_rows(rows))
 
     def readback_slots(self, rows: I8) -> Slots:
         """Slots of the readbacks of rows; good until the next `await`."""
-        return self.channels.slots([self.items.readback_addresses[row] for row in rows.tolist()])
+        return self.channels.slots_of([self.items.readback_addresses[row] for row in rows.tolist()])
 
-    def addresses(self, rows: I8) -> list[str]:
+    def addresses_of_rows(self, rows: I8) -> list[str]:
         """Addresses of the setpoints of rows."""
         return [self.items.addresses[row] for row in rows.tolist()]
 
     def note_connections(self, rows: I8) -> None:
         """Remember the connections of rows: their labels are those that were looked at."""
-        self._connected_at[rows] = self.channels.table.info(self.slots(rows)).state_time
+        self._connected_at[rows] = self.channels.table.read_info(
+            self.slots_of_rows(rows)
+        ).state_time
 
-    def relabelled(self, rows: I8) -> I8:
+    def relabelled_rows(self, rows: I8) -> I8:
         """Rows to which what is written would mean another thing: enumerations of other labels.
 
         Also those of rows that are one now and were none when the plan was made, or the reverse.
         """
-        items, info = self.items, self.channels.table.info(self.slots(rows))
+        items, info = self.items, self.channels.table.read_info(self.slots_of_rows(rows))
         meant, is_enum = (
             kinds & ~np.uint8(ARRAY) == Kind.ENUM for kinds in (items.target.kind[rows], info.kind)
         )
@@ -198,42 +202,42 @@ class Course:
 
     async def relabelled_since(self, rows: I8) -> I8:
         """As `relabelled`, of rows that are about to be sent; those of new connections anew."""
-        since = self.channels.table.info(self.slots(rows)).state_time
+        since = self.channels.table.read_info(self.slots_of_rows(rows)).state_time
         again = rows[since != self._connected_at[rows]]
         if len(again):
             # its answer comes after the labels, which were asked for as it was connected
-            await self.channels.table.read(self.slots(again), self.limits.read_s)
-        return self.relabelled(rows)
+            await self.channels.table.read_values(self.slots_of_rows(again), self.limits.read_s)
+        return self.relabelled_rows(rows)
 
-    async def advance(self, state: RestoreState | None = None) -> None:
+    async def advance_state(self, state: RestoreState | None = None) -> None:
         """Store state (None: as it is) and counts, and tell those who watch."""
         async with self._advancing:
             self._state = state = self._state if state is None else state
             try:
-                await self.store.advance(
+                await self.store.advance_restore(
                     self.restore.id,
                     state,
                     self.execution.counts,
-                    interfered=self.watch.interference.interfered,
+                    interfered=self.watch.interference.interfered_count,
                     start_ns=self.clock(),
                 )
             except FailedPrecondition as refusal:
                 # somebody else has ended it: this process was taken for dead
                 raise JobLost(self.context.job.id) from refusal
-        self._notifier.wake(self.restore.id)
+        self._notifier.wake_listeners(self.restore.id)
         self._show_progress(state)
 
     async def note_counts(self) -> None:
         """Counts for those who watch; not worth stopping for."""
         try:
-            await self.advance()
+            await self.advance_state()
         except DreyError as error:
             if not is_unavailable(error):
                 raise
 
-    async def end(self, state: RestoreState, error: DreyError | None = None) -> None:
+    async def end_restore(self, state: RestoreState, error: DreyError | None = None) -> None:
         """Store the end, of the restore and of its job; waits while Postgres is away."""
-        self.execution.close()
+        self.execution.close_books()
         outcome = replace(
             outcome_of(
                 self.items,
@@ -256,13 +260,13 @@ class Course:
             fresh = await self.store.restore(self.restore.id)
             if fresh.state.ended:
                 return  # stored before, and the answer was lost
-            fresh = replace(fresh, interfered=self.watch.interference.interfered)
+            fresh = replace(fresh, interfered=self.watch.interference.interfered_count)
             if way_back is None and goes_back(self.rules, fresh, state, error):
                 way_back = await self._plan_way_back(fresh, outcome)
             try:
-                async with self.store.database.transaction() as conn:
+                async with self.store.database.begin_transaction() as conn:
                     if isinstance(way_back, MadePlan):
-                        fresh = await self._going_back.begin(conn, fresh, way_back, error)
+                        fresh = await self._going_back.begin_rollback(conn, fresh, way_back, error)
                     elif way_back is not None:
                         fresh = without_way_back(fresh, way_back)
                     await self._ending.end_in(
@@ -290,7 +294,7 @@ class Course:
         if not self.execution.anything_sent:
             return FailedPrecondition("nothing was sent", reason=Reason.PLAN_EMPTY)
         try:
-            return await self._going_back.prepare(
+            return await self._going_back.prepare_plan(
                 *(restore, self.items, outcome, self.readback_before, self.unanswered)
             )
         except DreyError as error:
@@ -299,7 +303,9 @@ class Course:
             return error
 
     def _show_progress(self, state: RestoreState) -> None:
-        self.context.progress(self.execution.finished, len(self.items.writes), state.name.lower())
+        self.context.report_progress(
+            self.execution.finished_count, len(self.items.writes), state.name.lower()
+        )
 
 
 async def through_outage(action: Callable[[], Awaitable[T]]) -> T:
@@ -314,5 +320,5 @@ async def through_outage(action: Callable[[], Awaitable[T]]) -> T:
         except DreyError as error:
             if not is_unavailable(error):
                 raise
-        await asyncio.sleep(backoff(attempt))
+        await asyncio.sleep(backoff_delay(attempt))
         attempt += 1

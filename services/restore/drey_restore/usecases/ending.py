@@ -15,7 +15,7 @@ from drey_restore.domain.execution import (
     Execution,
     counts_by_journal,
     counts_continued,
-    replay,
+    replay_execution,
 )
 from drey_restore.domain.items import Carried, Outcome, PlanItems
 from drey_restore.domain.kinds import RestoreState, Verdict
@@ -65,7 +65,9 @@ def outcome_of(
     readback: Columns | None = None,
 ) -> Outcome:
     """What became of the items, with what was read of them."""
-    fresh = carried.outcome if carried is not None else Outcome.fresh(items, execution.verdict)
+    fresh = (
+        carried.outcome if carried is not None else Outcome.fresh_outcome(items, execution.verdict)
+    )
     return replace(
         fresh,
         verdict=execution.verdict,
@@ -100,7 +102,7 @@ class Ending:
     def __init__(self, store: RestoreStore, notifier: Notifier, clock: Clock) -> None:
         self._store, self._notifier, self._clock = store, notifier, clock
 
-    async def end(
+    async def end_restore(
         self,
         restore: RestoreRecord,
         outcome: tuple[PlanItems, Outcome] | None,
@@ -116,7 +118,7 @@ class Ending:
         `Unavailable`: try again. `outcome` is None where the items of the plan cannot be trusted.
         `held` are writes that may still take place.
         """
-        async with self._store.database.transaction() as conn:
+        async with self._store.database.begin_transaction() as conn:
             await self.end_in(conn, restore, outcome, counts, state, error, held, end_job=end_job)
         self.tell_end(restore.id, counts, state)
 
@@ -141,13 +143,15 @@ class Ending:
             error_message=error.message if error else "",
         )
         ended_ns = self._clock()
-        await self._store.finish(conn, ended, outcome, at_ns=ended_ns)
+        await self._store.finish_restore(conn, ended, outcome, at_ns=ended_ns)
         if held is not None and held.numbers:
             await self._store.hold_unanswered(conn, restore.id, held)
         await end_job(
-            conn, job_state(state, error), error=None if error is None else JobError.of(error)
+            conn,
+            job_state(state, error),
+            error=None if error is None else JobError.error_of_exception(error),
         )
-        await audit.append(
+        await audit.append_entry(
             conn,
             actor=restore.principal,
             role=restore.role,
@@ -179,7 +183,7 @@ class Ending:
         for verdict in Verdict:
             if counts[verdict]:
                 _verdicts.add(counts[verdict], {"verdict": verdict.name})
-        self._notifier.wake(restore_id)
+        self._notifier.wake_listeners(restore_id)
 
     async def end_by_journal(
         self,
@@ -189,10 +193,10 @@ class Ending:
         end_job: EndJob,
     ) -> None:
         """End one that nobody runs any more, by what its journal says. Sends nothing."""
-        async with self._store.database.transaction() as conn:
+        async with self._store.database.begin_transaction() as conn:
             # from here on no intent is taken, so that the journal read next is all there is
             await self._store.request_abort(conn, restore.id, "")
-        journal = await self._store.journal(restore.id)
+        journal = await self._store.read_journal(restore.id)
         if journal and state == RestoreState.FAILED:
             state = RestoreState.INTERRUPTED
         if restore.roll_back_requested:
@@ -206,25 +210,25 @@ class Ending:
         except FailedPrecondition as mismatch:
             if mismatch.reason != Reason.PLAN_DIGEST_MISMATCH:
                 raise
-            plan = await self._store.plan(restore.plan_id)
-            carried = await self._store.carried(restore)
+            plan = await self._store.read_plan(restore.plan_id)
+            carried = await self._store.carried_outcome(restore)
             counts = (
                 counts_by_journal(plan.first_verdicts, journal)
                 if carried is None
                 else counts_continued(carried, journal)
             )
-            await self.end(restore, None, counts, state, mismatch, end_job=end_job)
+            await self.end_restore(restore, None, counts, state, mismatch, end_job=end_job)
             return
-        carried = await self._store.carried(restore)
-        execution = replay(items, journal, carried)
-        execution.close()
+        carried = await self._store.carried_outcome(restore)
+        execution = replay_execution(items, journal, carried)
+        execution.close_books()
         # whether these were sent is not known, so they may be on their way
         unknown = np.flatnonzero(execution.verdict == Verdict.UNKNOWN)
         announced = [batch.rows for batch in journal]
         unknown = np.intersect1d(unknown, np.concatenate([unknown[:0], *announced]))
         pre_image = await self._store.pre_image(restore.id)
         before = None if pre_image is None else pre_image[0]
-        await self.end(
+        await self.end_restore(
             restore,
             (items, outcome_of(items, execution, carried, before=before)),
             execution.counts,

@@ -28,9 +28,9 @@ class GrantCheck:
         """As `require`, of a plan that is stored. NotFound."""
         if principal.selectors_for(permission) is not None:
             items = await self._store.plan_items(plan_id)
-            await self.require(principal, permission, items, doing)
+            await self.require_grant(principal, permission, items, doing)
 
-    async def require(
+    async def require_grant(
         self, principal: Principal, permission: str, items: PlanItems, doing: str
     ) -> None:
         """Raise `PermissionDenied` where a PV of the plan is not covered; `Unavailable`.
@@ -41,14 +41,14 @@ class GrantCheck:
         if selectors is None:
             return
         there = np.flatnonzero(items.skip != Skip.DELETED)
-        covered = await self._covered(selectors, items.number[there])
+        covered = await self._covered_mask(selectors, items.number[there])
         if not covered.all():
             outside = [items.names[row] for row in there[~covered].tolist()]
             raise principal.refuse_pvs(doing, outside)
 
-    async def _covered(self, selectors: Sequence[bytes], numbers: I8) -> NDArray[np.bool_]:
+    async def _covered_mask(self, selectors: Sequence[bytes], numbers: I8) -> NDArray[np.bool_]:
         covered = np.zeros(len(numbers), bool)
         for encoded in selectors:
-            chosen = await self._catalog.resolve(selector_pb2.Selector.FromString(encoded))
+            chosen = await self._catalog.resolve_selector(selector_pb2.Selector.FromString(encoded))
             covered |= np.isin(numbers, chosen)
         return covered

@@ -18,7 +18,13 @@ from drey_core.errors import DreyError, FailedPrecondition, InvalidArgument, Rea
 from drey_core.names import escape_text
 from drey_core.values import Columns, Kind, Severity, State
 from drey_restore.adapters.catalog import CatalogClient
-from drey_restore.adapters.expressions import Condition, Name, NotKnownError, condition, plain_value
+from drey_restore.adapters.expressions import (
+    Condition,
+    Name,
+    NotKnownError,
+    compile_condition,
+    plain_value,
+)
 from drey_restore.domain.records import Guard, Rules
 from drey_restore.limits import Limits
 
@@ -46,36 +52,39 @@ class Guards:
     def __init__(self, catalog: CatalogClient, open_table: OpenTable, limits: Limits) -> None:
         self._catalog, self._open_table, self._limits = catalog, open_table, limits
 
-    async def check(self, rules: Rules) -> None:
+    async def check_rules(self, rules: Rules) -> None:
         """What a plan may have: expressions that can be judged now, whatever they say.
 
         InvalidArgument: no expression, an unknown PV, types that do not fit. FailedPrecondition
         (DISCONNECTED): a PV has no value that counts.
         """
-        async with self.watching(rules) as watch:
+        async with self.watch_rules(rules) as watch:
             watch.refuse_unknown()
 
     @asynccontextmanager
-    async def watching(self, rules: Rules) -> AsyncIterator[GuardWatch]:
+    async def watch_rules(self, rules: Rules) -> AsyncIterator[GuardWatch]:
         """The conditions of `rules`, with the values that came within the connect time-out."""
         compiled = [
-            (guard, field, condition(guard.expression, f"{field}.expression"))
-            for guard, field in _conditions(rules)
+            (guard, field, compile_condition(guard.expression, f"{field}.expression"))
+            for guard, field in _guard_conditions(rules)
         ]
         if not compiled:
             yield GuardWatch([], [], None, np.zeros(0, np.int64), [], 0)
             return
-        directory = await self._catalog.current()
+        directory = await self._catalog.current_directory()
         listed = [
             _Watched(
-                guard, field, each, tuple(_address(directory, name, field) for name in each.names)
+                guard,
+                field,
+                each,
+                tuple(_channel_address(directory, name, field) for name in each.names),
             )
             for guard, field, each in compiled
         ]
         addresses = sorted({address for watched in listed for address in watched.addresses})
         async with self._open_table() as table:
-            slots = await table.add(addresses)
-            await table.subscribe(slots)
+            slots = await table.add_channels(addresses)
+            await table.subscribe_slots(slots)
             guards = listed[: len(rules.guards)]
             gates, silent_s = listed[len(guards) :], self._limits.guard_silence_s
             watch = GuardWatch(guards, gates, table, slots, addresses, silent_s)
@@ -116,7 +125,7 @@ class GuardWatch:
         while self._why_not and (left := end - time.monotonic()) > 0:
             try:
                 async with asyncio.timeout(left):
-                    await self._next()
+                    await self._next_values()
             except TimeoutError:
                 return
 
@@ -126,20 +135,20 @@ class GuardWatch:
             await asyncio.Event().wait()
             return
 
-        def judge() -> None:
-            broken = self.broken()
+        def judge_all() -> None:
+            broken = self.broken_guard()
             if broken is not None:
                 on_broken(broken)
             self.changed.set()
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow(judge), name="subscribed guards")
-            group.create_task(self._ask_for_ever(self._table, judge), name="guards read")
+            group.create_task(self._follow_values(judge_all), name="subscribed guards")
+            group.create_task(self._ask_for_ever(self._table, judge_all), name="guards read")
 
-    async def _follow(self, judge: Callable[[], None]) -> None:
+    async def _follow_values(self, judge: Callable[[], None]) -> None:
         while True:
             judge()
-            await self._next()
+            await self._next_values()
 
     async def _ask_for_ever(self, table: ChannelTable, judge: Callable[[], None]) -> None:
         asks_again = False
@@ -147,7 +156,7 @@ class GuardWatch:
             if not asks_again:
                 await asyncio.sleep(_ASK_EVERY_S)
             began = time.monotonic()
-            reading = await table.read(self._slots, self._silent_s)
+            reading = await table.read_values(self._slots, self._silent_s)
             stood_still = time.monotonic() - began > self._silent_s + _LAG_S
             asks_again = stood_still and not asks_again
             if not asks_again:
@@ -155,7 +164,7 @@ class GuardWatch:
                 judge()
 
     def _take_read(self, table: ChannelTable, reading: ReadResult) -> None:
-        info = table.info(self._slots)
+        info = table.read_info(self._slots)
         for row, slot in enumerate(self._slots.tolist()):
             address, code = self._address_of[slot], reading.code[row]
             self._silent.pop(address, None)
@@ -166,9 +175,9 @@ class GuardWatch:
             elif code == ECA.NORMAL and address in self._heard_ns:
                 received_ns = int(reading.values.receive_time[row])
                 if received_ns >= self._heard_ns[address]:  # nothing newer was told meanwhile
-                    self._take(reading.values, row, info.labels[row], info.host[row])
+                    self._take_value(reading.values, row, info.labels[row], info.host[row])
 
-    def broken(self) -> DreyError | None:
+    def broken_guard(self) -> DreyError | None:
         """GUARD_FAILED for the first guard that does not hold, or cannot be known."""
         for watched in self._guards:
             why = self._why_not_met(watched)
@@ -201,7 +210,7 @@ class GuardWatch:
                     metadata={"field": field},
                 )
             try:
-                self._judge(watched)
+                self._judge_guard(watched)
             except NotKnownError as error:
                 raise InvalidArgument(
                     f"{field}: {error}", field=field, metadata={"field": field}
@@ -215,44 +224,44 @@ class GuardWatch:
                 return f"{name[1]} {why}"
         return None
 
-    def _judge(self, watched: _Watched) -> bool:
+    def _judge_guard(self, watched: _Watched) -> bool:
         values = {
             name: self._values[address]
             for name, address in zip(watched.condition.names, watched.addresses, strict=True)
         }
-        return watched.condition.holds(values)
+        return watched.condition.holds_for(values)
 
     def _why_not_met(self, watched: _Watched) -> str | None:
         why = self._why_unknown(watched)
         if why is not None:
             return why
         try:
-            if self._judge(watched):
+            if self._judge_guard(watched):
                 return None
         except NotKnownError as error:
             return str(error)
         pairs = zip(watched.condition.names, watched.addresses, strict=True)
         return ", ".join(f"{name[1]} is {self._values[address]!r:.60}" for name, address in pairs)
 
-    async def _next(self) -> None:
+    async def _next_values(self) -> None:
         """Wait for changes, and take them."""
         if self._table is None:
             return
         await self._table.wait_dirty()
         self._table.drain_info()
-        found = self._table.drain()
-        info = self._table.info(found.key)
+        found = self._table.drain_updates()
+        info = self._table.read_info(found.key)
         for row in range(len(found)):
-            self._take(found, row, info.labels[row], info.host[row])
+            self._take_value(found, row, info.labels[row], info.host[row])
 
-    def _take(self, columns: Columns, row: int, labels: Sequence[bytes], host: str) -> None:
+    def _take_value(self, columns: Columns, row: int, labels: Sequence[bytes], host: str) -> None:
         address = self._address_of[int(columns.key[row])]
         if columns.state[row] == State.CONNECTED:
             self._heard_ns[address] = int(columns.receive_time[row])
         else:
             self._heard_ns.pop(address, None)
         try:
-            self._values[address] = _plain(columns, row, labels)
+            self._values[address] = _plain_value(columns, row, labels)
             self._why_not.pop(address, None)
         except NotKnownError as why:
             self._values.pop(address, None)
@@ -263,7 +272,7 @@ def _at_ioc(host: str) -> str:
     return f" (IOC {host})" if host else ""
 
 
-def _plain(columns: Columns, row: int, labels: Sequence[bytes]) -> Any:
+def _plain_value(columns: Columns, row: int, labels: Sequence[bytes]) -> Any:
     """A value as an expression sees it: of an enumeration its label, where it has one."""
     if columns.state[row] != State.CONNECTED or columns.kind[row] == Kind.NONE:
         raise NotKnownError(_NO_VALUE)
@@ -275,7 +284,7 @@ def _plain(columns: Columns, row: int, labels: Sequence[bytes]) -> Any:
     return plain_value(int(value) if columns.kind[row] == Kind.ENUM else value)
 
 
-def _conditions(rules: Rules) -> list[tuple[Guard, str]]:
+def _guard_conditions(rules: Rules) -> list[tuple[Guard, str]]:
     """Guards first, then what gates want to hold, each with its field."""
     listed = [(guard, f"spec.guards[{i}]") for i, guard in enumerate(rules.guards)]
     return listed + [
@@ -285,22 +294,22 @@ def _conditions(rules: Rules) -> list[tuple[Guard, str]]:
     ]
 
 
-def _address(directory: Directory, name: Name, field: str) -> str:
+def _channel_address(directory: Directory, name: Name, field: str) -> str:
     """Where the value of a name comes from."""
     which, pv = name
     try:
         row = directory.names.index(pv)
     except ValueError:
-        raise _refused(field, f"there is no PV {escape_text(pv)} in the catalog") from None
+        raise _refused_guard(field, f"there is no PV {escape_text(pv)} in the catalog") from None
     setpoint = directory.setpoint_address[row]
     found = setpoint if which == "setpoint" else directory.readback_address[row] or setpoint
     if not found:
-        raise _refused(field, f"{pv} has no setpoint")
+        raise _refused_guard(field, f"{pv} has no setpoint")
     if directory.protocol[row] == _PVA:
-        raise _refused(field, f"{pv} is of a protocol that restores do not speak")
+        raise _refused_guard(field, f"{pv} is of a protocol that restores do not speak")
     return found
 
 
-def _refused(field: str, why: str) -> InvalidArgument:
+def _refused_guard(field: str, why: str) -> InvalidArgument:
     field = f"{field}.expression"
     return InvalidArgument(f"{field}: {why}", field=field, metadata={"field": field})

@@ -12,7 +12,7 @@ import numpy as np
 from drey_ca.eca import ECA
 from drey_ca.interface import ChannelTable, ReadResult, Slots
 from drey_core.values import I8, Columns
-from drey_restore.domain.items import scatter
+from drey_restore.domain.items import scatter_rows
 from drey_restore.domain.settling import Mask
 
 _LOOK_S = 0.5
@@ -50,11 +50,12 @@ class Looks:
             task.cancel()
         await asyncio.gather(*self._beside.values(), return_exceptions=True)
 
-    async def look(self, slots: Slots) -> ReadResult:
+    async def read_slots(self, slots: Slots) -> ReadResult:
         """What they show; ECA_TIMEOUT where nothing was answered since the look before."""
-        hosts = np.array(self._table.info(slots).host, object)
+        hosts = np.array(self._table.read_info(slots).host, object)
         found = ReadResult(
-            Columns.empty(len(slots)).with_key(slots), np.full(len(slots), ECA.TIMEOUT, np.int32)
+            Columns.empty_columns(len(slots)).with_key(slots),
+            np.full(len(slots), ECA.TIMEOUT, np.int32),
         )
         asked = np.ones(len(slots), bool)
         for host, task in list(self._beside.items()):
@@ -63,24 +64,24 @@ class Looks:
             if len(rows) and task.done():
                 del self._beside[host]
                 answer = task.result()
-                found = _merged(found, rows, answer.reading)
+                found = _merge_readings(found, rows, answer.reading)
                 if not answer.is_prompt:
                     self._read_beside(host, slots[rows])
         rows = np.flatnonzero(asked)
         if len(rows) == 0:
             return found
-        reading = await self._table.read(slots[rows], min(_LOOK_S, self._read_s))
+        reading = await self._table.read_values(slots[rows], min(_LOOK_S, self._read_s))
         late = rows[np.isin(reading.code, _NOT_PROMPT)]
         for host in set(hosts[late].tolist()):
             self._read_beside(host, slots[late[hosts[late] == host]])
-        return reading if len(rows) == len(slots) else _merged(found, rows, reading)
+        return reading if len(rows) == len(slots) else _merge_readings(found, rows, reading)
 
     def _read_beside(self, host: str, slots: Slots) -> None:
-        self._beside[host] = asyncio.create_task(self._read(slots), name=f"late {host}")
+        self._beside[host] = asyncio.create_task(self._read_once(slots), name=f"late {host}")
 
-    async def _read(self, slots: Slots) -> _Answer:
+    async def _read_once(self, slots: Slots) -> _Answer:
         began = time.monotonic()
-        reading = await self._table.read(slots, self._read_s)
+        reading = await self._table.read_values(slots, self._read_s)
         late = np.isin(reading.code, _NOT_PROMPT).any()
         return _Answer(reading, not late and time.monotonic() - began < _LOOK_S)
 
@@ -91,7 +92,7 @@ def was_answered(reading: ReadResult) -> Mask:
     return known
 
 
-def _merged(found: ReadResult, rows: I8, reading: ReadResult) -> ReadResult:
+def _merge_readings(found: ReadResult, rows: I8, reading: ReadResult) -> ReadResult:
     """`found` with what was read for those of its `rows` that are in `reading`."""
     order = np.argsort(reading.values.key)
     places = np.searchsorted(reading.values.key[order], found.values.key[rows])
@@ -99,4 +100,6 @@ def _merged(found: ReadResult, rows: I8, reading: ReadResult) -> ReadResult:
     same = reading.values.key[places] == found.values.key[rows]
     codes = found.code.copy()
     codes[rows[same]] = reading.code[places[same]]
-    return ReadResult(scatter(found.values, rows[same], reading.values.take(places[same])), codes)
+    return ReadResult(
+        scatter_rows(found.values, rows[same], reading.values.take_rows(places[same])), codes
+    )

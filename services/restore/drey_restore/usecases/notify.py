@@ -15,7 +15,7 @@ class Notifier:
         self._events: dict[str, set[asyncio.Event]] = defaultdict(set)
 
     @contextmanager
-    def listen(self, restore_id: str) -> Iterator[asyncio.Event]:
+    def listen_to_restore(self, restore_id: str) -> Iterator[asyncio.Event]:
         """An event that is set upon every change."""
         event = asyncio.Event()
         self._events[restore_id].add(event)
@@ -26,7 +26,7 @@ class Notifier:
             if not self._events[restore_id]:
                 del self._events[restore_id]
 
-    def wake(self, restore_id: str) -> None:
+    def wake_listeners(self, restore_id: str) -> None:
         """Tell the followers."""
         for event in list(self._events.get(restore_id, ())):
             event.set()
@@ -52,7 +52,7 @@ class RunningRestores:
         self._wishes: dict[str, Wishes] = {}
 
     @contextmanager
-    def running(self, restore_id: str) -> Iterator[Wishes]:
+    def running_restore(self, restore_id: str) -> Iterator[Wishes]:
         """While it runs."""
         self._wishes[restore_id] = Wishes()
         try:
@@ -67,7 +67,7 @@ class RunningRestores:
             wishes.abort.set()
             wishes.changed.set()
 
-    def hold(self, restore_id: str, *, pause: bool) -> None:
+    def hold_restore(self, restore_id: str, *, pause: bool) -> None:
         """Pause it or let it go on, if it runs here."""
         wishes = self._wishes.get(restore_id)
         if wishes is not None:

@@ -16,7 +16,7 @@ from drey_core.values import ARRAY, I8, Kind, State
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.live import ChannelReading, LiveMachine, LivePages
-from drey_restore.adapters.snapshots import SnapshotClient, StoredName, StoredValues, merged
+from drey_restore.adapters.snapshots import SnapshotClient, StoredName, StoredValues, merge_numbers
 from drey_restore.adapters.specs import undo_spec
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain import blob
@@ -49,7 +49,7 @@ from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
 from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
-from drey_runtime.together import together
+from drey_runtime.together import run_together
 from drey_runtime.turns import Turns
 
 _AT_A_TIME = 2
@@ -131,42 +131,44 @@ class Plans:
         self._turns = Turns(_AT_A_TIME, share)
         self._room = Room("plans that are being made or wait for it", _MOST_WAITING, share)
 
-    async def create(self, request: PlanRequest, principal: Principal) -> PlanRecord:
+    async def create_plan(self, request: PlanRequest, principal: Principal) -> PlanRecord:
         """Make and store a plan; a repeat of the request gives the plan of the first one."""
-        made = await self._seen(request, principal)
+        made = await self._seen_plan(request, principal)
         if made is None:
-            async with self._turn(principal.holder):
-                await self._guards.check(request.rules)
+            async with self._take_turn(principal.holder):
+                await self._guards.check_rules(request.rules)
                 if request.golden is not None:
                     golden_id = await self._snapshots.golden_id(*request.golden)
                     request = replace(request, snapshot_id=golden_id)
-                items, protected = await together(self.compute(request), self._protected.numbers())
+                items, protected = await run_together(
+                    self.compute_items(request), self._protected.protected_numbers()
+                )
                 require_effect(request.rules, items)
-                await self._grants.require(
+                await self._grants.require_grant(
                     principal, "restore.plans.create", items, "making this plan"
                 )
-                plan = self._record(request, principal.name, principal.roles_text, items)
-                made = await self._insert(request, principal, plan, items, protected)
-        return await self._store.plan(made)
+                plan = self._plan_record(request, principal.name, principal.roles_text, items)
+                made = await self._insert_plan(request, principal, plan, items, protected)
+        return await self._store.read_plan(made)
 
     @asynccontextmanager
-    async def _turn(self, holder: str) -> AsyncIterator[None]:
+    async def _take_turn(self, holder: str) -> AsyncIterator[None]:
         """One of a few that make plans at a time; RESOURCE_EXHAUSTED where too many wait."""
-        with self._room.place(holder, "this key"):
-            async with self._turns.turn(holder):
+        with self._room.take_place(holder, "this key"):
+            async with self._turns.take_turn(holder):
                 yield
 
-    async def _seen(self, request: PlanRequest, principal: Principal) -> str | None:
+    async def _seen_plan(self, request: PlanRequest, principal: Principal) -> str | None:
         """Id of the plan that this very request made before."""
         if not request.request_id:
             return None
-        async with self._store.database.acquire() as conn:
-            seen = await idempotency.find(
+        async with self._store.database.acquire_connection() as conn:
+            seen = await idempotency.find_answer(
                 conn, METHOD, principal.name, request.request_id, request.raw
             )
         return None if seen is None else seen.decode()
 
-    async def _insert(
+    async def _insert_plan(
         self,
         request: PlanRequest,
         principal: Principal,
@@ -176,14 +178,16 @@ class Plans:
     ) -> str:
         """Store a plan, unless a repeat of the request was faster; the id of the one stored."""
         async with (
-            self._store.database.transaction() as conn,
-            idempotency.once(conn, METHOD, principal.name, request.request_id, request.raw) as slot,
+            self._store.database.begin_transaction() as conn,
+            idempotency.run_once(
+                conn, METHOD, principal.name, request.request_id, request.raw
+            ) as slot,
         ):
             if slot.seen is None:
                 # the digest is made while the database takes the rows
-                _, made = await together(
+                _, made = await run_together(
                     self._store.insert_writes(conn, plan.id, items),
-                    asyncio.to_thread(_pack, plan, items),
+                    asyncio.to_thread(_pack_plan, plan, items),
                 )
                 approval = approval_of(made.plan, items, protected)
                 made = replace(made, plan=replace(made.plan, approval=approval))
@@ -208,7 +212,7 @@ class Plans:
         await self._store.insert_plan(conn, plan, made.packed)
         if plan.approval is not None:
             await self._store.insert_approval(conn, plan.approval)
-        await audit.append(
+        await audit.append_entry(
             conn,
             actor=plan.principal,
             role=plan.role,
@@ -257,11 +261,11 @@ class Plans:
             raw=b"",
             source=source,
         )
-        items = await self.compute(request)
-        plan = self._record(request, restore.principal, restore.role, items)
-        return await asyncio.to_thread(_pack, plan, items)
+        items = await self.compute_items(request)
+        plan = self._plan_record(request, restore.principal, restore.role, items)
+        return await asyncio.to_thread(_pack_plan, plan, items)
 
-    def _record(
+    def _plan_record(
         self, request: PlanRequest, principal: str, role: str, items: PlanItems
     ) -> PlanRecord:
         """The plan, but for its digest."""
@@ -284,20 +288,20 @@ class Plans:
             spec=request.spec,
             rules=request.rules,
             undoes_restore_id=None if request.undo is None else request.undo.restore_id,
-            stages=tuple(int(items.stage[rows[0]]) for rows in items.stages),
-            stage_writes=tuple(len(rows) for rows in items.stages),
+            stages=tuple(int(items.stage[rows[0]]) for rows in items.rows_by_stage),
+            stage_writes=tuple(len(rows) for rows in items.rows_by_stage),
             stage_waits=stage_waits(items),
         )
 
-    async def compute(self, request: PlanRequest) -> PlanItems:
+    async def compute_items(self, request: PlanRequest) -> PlanItems:
         """The items of the plan, from its source, today's catalog and the live machine."""
         load = self._from_snapshot if request.undo is None else self._from_restore
         if request.given is not None:
             load = self._from_values
         if request.source is not None:
             load = self._from_source
-        directory, policies, source, live, edits = await together(
-            self._catalog.current(),
+        directory, policies, source, live, edits = await run_together(
+            self._catalog.current_directory(),
             self._catalog.policies(),
             load(request),
             self._read_early(request),
@@ -325,20 +329,22 @@ class Plans:
         }
         wanted[list(given)] = True
         rows = directory.rows_of(numbers)
-        channels = _at(directory.setpoint_channel, rows)
-        if live is None or not live.covers(channels):
+        channels = _take_at(directory.setpoint_channel, rows)
+        if live is None or not live.covers_channels(channels):
             live = await self._live.read_channels(channels)
-        readdressed = _readdressed(directory, rows, stored)
+        readdressed = _readdressed_rows(directory, rows, stored)
         asked = numbers[(rows < 0) | (stored.setpoint.kind == Kind.ENUM) | readdressed]
         names = await source.names(asked) if len(asked) else {}
         policy_rows = policies.rows(numbers)
-        seen, done = await together(
-            self._look(directory, rows, wanted, live.at(channels)),
+        seen, done = await run_together(
+            self._read_live(directory, rows, wanted, live.reading_of(channels)),
             self._look_at_done(policy_rows, _texts_at(directory.setpoint_address, rows)),
         )
 
         def make() -> PlanItems:
-            inputs = _assemble(directory, rows, channels, stored, seen, names, policy_rows, done)
+            inputs = _assemble_input(
+                directory, rows, channels, stored, seen, names, policy_rows, done
+            )
             inputs = replace(inputs, back=source.back, given=given, edits=edits)
             inputs = replace(inputs, refused=self._refused)
             return make_plan(inputs, exact=request.exact)
@@ -347,7 +353,7 @@ class Plans:
         items = await asyncio.to_thread(make)
         if not len(items.writes):
             return items
-        facts = await self._records.look(items)
+        facts = await self._records.look_at_records(items)
         return await asyncio.to_thread(refuse_records, items, facts, self._refused)
 
     async def _from_source(self, request: PlanRequest) -> PlanSource:
@@ -356,18 +362,20 @@ class Plans:
         return request.source
 
     async def _from_snapshot(self, request: PlanRequest) -> PlanSource:
-        stored, chosen = await together(
+        stored, chosen = await run_together(
             self._snapshots.values(request.snapshot_id, request.selector),
-            self._resolve(request.selector),
+            self._resolve_selector(request.selector),
         )
         if len(chosen):
-            stored = stored.of(merged(stored.number, chosen))
+            stored = stored.values_of_numbers(merge_numbers(stored.number, chosen))
         return PlanSource(
             stored, lambda numbers: self._snapshots.names(request.snapshot_id, numbers)
         )
 
     async def _from_values(self, request: PlanRequest) -> PlanSource:
-        directory, chosen = await together(self._catalog.current(), self._resolve(request.selector))
+        directory, chosen = await run_together(
+            self._catalog.current_directory(), self._resolve_selector(request.selector)
+        )
         return given_source(
             directory, request.given or (), None if request.selector is None else chosen
         )
@@ -375,12 +383,14 @@ class Plans:
     async def _from_restore(self, request: PlanRequest) -> PlanSource:
         if request.undo is None:
             raise Internal("a plan of the way back without a restore")
-        chosen = None if request.selector is None else await self._resolve(request.selector)
+        chosen = (
+            None if request.selector is None else await self._resolve_selector(request.selector)
+        )
         return await undo_source(
             self._store, request.undo.restore_id, chosen, also_changed=request.undo.also_changed
         )
 
-    async def _look(
+    async def _read_live(
         self, directory: Directory, rows: I8, wanted: Mask, live: ChannelReading
     ) -> ChannelReading:
         """The present values of those `wanted`, by a read of our own; else they are not known.
@@ -390,25 +400,25 @@ class Plans:
         """
         absent = (live.values.state != State.CONNECTED) & ~live.stale
         there = ~absent & (rows >= 0) & wanted
-        there &= _at(directory.setpoint_channel, rows) != 0
-        there &= _at(directory.protocol.astype(np.int64), rows) != PROTOCOL_PVA
-        there &= _at(directory.read_only.astype(np.int64), rows) == 0
+        there &= _take_at(directory.setpoint_channel, rows) != 0
+        there &= _take_at(directory.protocol.astype(np.int64), rows) != PROTOCOL_PVA
+        there &= _take_at(directory.read_only.astype(np.int64), rows) == 0
         asked = np.flatnonzero(there)
         addresses = [directory.setpoint_address[row] for row in rows[asked].tolist()]
         table = self._channels.table
-        async with self._channels.use(addresses) as used:
-            up = await table.wait_connected(used.slots(), self._limits.connect_s)
-            refusals = table.refusals(used.slots())
-            reading = await table.read(used.slots()[up], self._limits.read_s)
-            info = table.info(used.slots()[up])
+        async with self._channels.use_channels(addresses) as used:
+            up = await table.wait_connected(used.used_slots(), self._limits.connect_s)
+            refusals = table.refused_codes(used.used_slots())
+            reading = await table.read_values(used.used_slots()[up], self._limits.read_s)
+            info = table.read_info(used.used_slots()[up])
             enums = np.flatnonzero(info.kind & ~np.uint8(ARRAY) == Kind.ENUM)
             # so that the labels are those of now when the next plan, or its restore, looks
-            await table.subscribe(info.slot[enums])
+            await table.subscribe_slots(info.slot[enums])
         asked_up = asked[up]
         live = live.with_labels(asked_up[enums], [info.labels[index] for index in enums.tolist()])
         read = reading.code == ECA_NORMAL
         silent = np.concatenate([asked[~up], asked_up[~read & (reading.code != ECA_NORDACCESS)]])
-        live = live.with_read(asked_up[read], reading.values.take(read), silent)
+        live = live.with_read(asked_up[read], reading.values.take_rows(read), silent)
         not_asked = {int(asked[place]): why for place, why in refusals.items()}
         return replace(live.with_access(asked_up, info.writable), not_asked=not_asked)
 
@@ -416,7 +426,7 @@ class Plans:
         """Rows whose done channel is connected, and is a number or an enumeration."""
         asked = {
             row: address
-            for stated_policy, rows in policies.groups(np.ones(len(setpoints), bool))
+            for stated_policy, rows in policies.rows_by_policy(np.ones(len(setpoints), bool))
             for row in (rows.tolist() if stated_policy.policy.done_channel else ())
             if (address := done_address(stated_policy.policy, setpoints[row]))
         }
@@ -424,16 +434,16 @@ class Plans:
             return frozenset()
         addresses = sorted(set(asked.values()))
         table = self._channels.table
-        async with self._channels.use(addresses) as used:
-            up = await table.wait_connected(used.slots(), self._limits.connect_s)
-            kinds = table.info(used.slots()).kind
+        async with self._channels.use_channels(addresses) as used:
+            up = await table.wait_connected(used.used_slots(), self._limits.connect_s)
+            kinds = table.read_info(used.used_slots()).kind
         numbers = up & ~np.isin(kinds & ~np.uint8(ARRAY), (Kind.NONE, Kind.STRING))
         good = {addresses[index] for index in np.flatnonzero(numbers).tolist()}
         return frozenset(row for row, address in asked.items() if address in good)
 
     async def _read_early(self, request: PlanRequest) -> LivePages | None:
         """Of a whole snapshot: all setpoints, read while the snapshot is on its way."""
-        channels = self._catalog.known.setpoint_channel
+        channels = self._catalog.known_directory.setpoint_channel
         whole = request.selector is None and request.undo is None and request.given is None
         if not whole or len(channels) == 0:
             return None
@@ -443,33 +453,42 @@ class Plans:
         """Numbers of the PVs of each edit; a name that is not in the catalog is an error."""
         if not request.edits:
             return []
-        numbers = await together(
-            *(self._catalog.resolve(selector, unknown=False) for selector, _ in request.edits)
+        numbers = await run_together(
+            *(
+                self._catalog.resolve_selector(selector, unknown=False)
+                for selector, _ in request.edits
+            )
         )
         return [(chosen, edit) for chosen, (_, edit) in zip(numbers, request.edits, strict=True)]
 
-    async def _resolve(self, selector: selector_pb2.Selector | None) -> I8:
-        return np.zeros(0, np.int64) if selector is None else await self._catalog.resolve(selector)
+    async def _resolve_selector(self, selector: selector_pb2.Selector | None) -> I8:
+        return (
+            np.zeros(0, np.int64)
+            if selector is None
+            else await self._catalog.resolve_selector(selector)
+        )
 
     async def get(self, plan_id: str) -> PlanRecord:
         """One plan. NotFound."""
-        return await self._store.plan(plan_id)
+        return await self._store.read_plan(plan_id)
 
     async def items(self, plan_id: str) -> PlanItems:
         """Its items. NotFound."""
         return await self._store.plan_items(plan_id)
 
-    async def page(self, limit: int, before_id: str | None, chosen: Chosen) -> list[PlanRecord]:
+    async def list_page(
+        self, limit: int, before_id: str | None, chosen: Chosen
+    ) -> list[PlanRecord]:
         """Up to `limit` plans of those chosen, newest first."""
         return await self._store.plans(limit, before_id, chosen, self._clock())
 
 
-def _pack(plan: PlanRecord, items: PlanItems) -> MadePlan:
+def _pack_plan(plan: PlanRecord, items: PlanItems) -> MadePlan:
     plan = replace(plan, digest=plan_digest(plan, items))
-    return MadePlan(plan, items, blob.compress(items.encode()))
+    return MadePlan(plan, items, blob.compress_blob(items.encode_items()))
 
 
-def _at(column: I8, rows: I8) -> I8:
+def _take_at(column: I8, rows: I8) -> I8:
     """`column[rows]`, 0 where the row is -1."""
     return np.where(rows >= 0, column[rows], 0) if len(column) else np.zeros(len(rows), np.int64)
 
@@ -485,12 +504,12 @@ def _texts_at(texts: list[str], rows: I8) -> list[str]:
     return [texts[row] if row >= 0 else "" for row in rows.tolist()]
 
 
-def _readdressed(directory: Directory, rows: I8, stored: StoredValues) -> Mask:
+def _readdressed_rows(directory: Directory, rows: I8, stored: StoredValues) -> Mask:
     """PVs of which a channel has another number, and so another address, than when it was taken."""
     changed = np.zeros(len(rows), bool)
     for then, now in (
-        (stored.setpoint_channel, _at(directory.setpoint_channel, rows)),
-        (stored.readback_channel, _at(directory.readback_channel, rows)),
+        (stored.setpoint_channel, _take_at(directory.setpoint_channel, rows)),
+        (stored.readback_channel, _take_at(directory.readback_channel, rows)),
     ):
         changed |= (then != 0) & (then != now) & (rows >= 0)
     return changed
@@ -510,7 +529,7 @@ def _address_warnings(
     )
 
 
-def _assemble(
+def _assemble_input(
     directory: Directory,
     rows: I8,
     channel: I8,
@@ -537,7 +556,7 @@ def _assemble(
         row: _address_warnings(
             names.get(numbers[row], unknown), addresses[row], readback_addresses[row]
         )
-        for row in np.flatnonzero(_readdressed(directory, rows, stored)).tolist()
+        for row in np.flatnonzero(_readdressed_rows(directory, rows, stored)).tolist()
     }
     for row, why in live.not_asked.items():
         warnings[row] = (*warnings.get(row, ()), why)
@@ -547,9 +566,9 @@ def _assemble(
         addresses=addresses,
         readback_addresses=readback_addresses,
         setpoint_channel=channel,
-        readback_channel=_at(directory.readback_channel, rows),
-        protocol=_at(directory.protocol.astype(np.int64), rows).astype(np.uint8),
-        read_only=_at(directory.read_only.astype(np.int64), rows).astype(bool),
+        readback_channel=_take_at(directory.readback_channel, rows),
+        protocol=_take_at(directory.protocol.astype(np.int64), rows).astype(np.uint8),
+        read_only=_take_at(directory.read_only.astype(np.int64), rows).astype(bool),
         deleted=rows < 0,
         absolute=_float_at(directory.setpoint_tolerance[0], rows),
         relative=_float_at(directory.setpoint_tolerance[1], rows),

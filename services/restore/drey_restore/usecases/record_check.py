@@ -40,7 +40,7 @@ class _Records:
     disv: F8 = field(default_factory=lambda: np.zeros(0))
     aliases: dict[int, str] = field(default_factory=dict)
 
-    def add(self, names: list[str], slots: I8) -> None:
+    def add_records(self, names: list[str], slots: I8) -> None:
         """New records with the slots of all their .DISP, then of all their .DISA."""
         n, first = len(names), len(self.names)
         self.place.update(zip(names, range(first, first + n), strict=True))
@@ -64,13 +64,13 @@ class RecordCheck:
         self._used_ns = 0
         self._lock = asyncio.Lock()
 
-    async def look(self, items: PlanItems) -> RecordFacts:
+    async def look_at_records(self, items: PlanItems) -> RecordFacts:
         """Of the rows that a plan writes. What does not answer is taken as enabled."""
         rows = np.sort(items.writes)
         addresses = [items.addresses[row] for row in rows.tolist()]
         async with self._lock:
             now = self._used_ns = self._clock()
-            places = await self._places(addresses)
+            places = await self._record_places(addresses)
             records = self._records
         used = np.flatnonzero(np.bincount(places, minlength=len(records.names)))
         asked = used[records.silent_until[used] <= now]
@@ -80,8 +80,10 @@ class RecordCheck:
         records.silent_until[asked[~both]] = now + _AGAIN_NS
         there = asked[both]
         slots = np.concatenate([records.disp[there], records.disa[there]])
-        reading = await self._table.read(slots, self._limits.read_s)
-        await self._learn(records, there, self._table.info(records.disp[there]).state_time)
+        reading = await self._table.read_values(slots, self._limits.read_s)
+        await self._learn_records(
+            records, there, self._table.read_info(records.disp[there]).state_time
+        )
         numbers = as_float64(reading.values.kind, reading.values.data)
         numbers[(reading.code != ECA_NORMAL) | (reading.values.kind == Kind.NONE)] = np.nan
         disp, disabled = np.zeros((2, len(records.names)), bool)
@@ -93,7 +95,7 @@ class RecordCheck:
             aliases = {int(rows[i]): records.aliases[places[i]] for i in np.flatnonzero(aliased)}
         return RecordFacts(rows, disp[places], disabled[places], aliases)
 
-    async def _places(self, addresses: list[str]) -> I8:
+    async def _record_places(self, addresses: list[str]) -> I8:
         """Where the record of each address stands; those that are new are added."""
         records = self._records
         places = np.array([records.by_address.get(a, -1) for a in addresses], np.int64)
@@ -104,13 +106,13 @@ class RecordCheck:
         new = [name for name in dict.fromkeys(names) if name not in records.place]
         if new:
             fields = [f"{name}.DISP" for name in new] + [f"{name}.DISA" for name in new]
-            records.add(new, await self._table.add(fields))
+            records.add_records(new, await self._table.add_channels(fields))
         placed = [records.place[name] for name in names]
         records.by_address.update(zip(unknown, placed, strict=True))
         places[places < 0] = placed
         return places
 
-    async def _learn(self, records: _Records, places: I8, since: I8) -> None:
+    async def _learn_records(self, records: _Records, places: I8, since: I8) -> None:
         """Read the real name and .DISV of records that are new, or were connected again."""
         changed = records.since[places] != since
         new, since = places[changed], since[changed]
@@ -118,12 +120,14 @@ class RecordCheck:
             return
         names = [records.names[place] for place in new.tolist()]
         # as a long string: a name may have more than the 39 bytes of a short one
-        slots = await self._table.add([f"{n}.NAME$" for n in names] + [f"{n}.DISV" for n in names])
+        slots = await self._table.add_channels(
+            [f"{n}.NAME$" for n in names] + [f"{n}.DISV" for n in names]
+        )
         try:
             await self._table.wait_connected(slots, self._limits.connect_s)
-            reading = await self._table.read(slots, self._limits.read_s)
+            reading = await self._table.read_values(slots, self._limits.read_s)
         finally:
-            await asyncio.shield(self._table.remove(slots))
+            await asyncio.shield(self._table.remove_slots(slots))
         values, good = reading.values, reading.code == ECA_NORMAL
         numbers = as_float64(values.kind, values.data)[len(new) :]
         named, switched = good[: len(new)], good[len(new) :]
@@ -136,11 +140,11 @@ class RecordCheck:
             else:
                 records.aliases.pop(place, None)
 
-    async def refusing(self, items: PlanItems, refused: frozenset[PlanProblem]) -> I8:
+    async def refusing_rows(self, items: PlanItems, refused: frozenset[PlanProblem]) -> I8:
         """Rows of a plan that is about to be executed which their records would not take now."""
         if PlanProblem.DISABLED not in refused:
             return np.zeros(0, np.int64)
-        judged = refuse_records(items, await self.look(items), refused)
+        judged = refuse_records(items, await self.look_at_records(items), refused)
         return np.flatnonzero((judged.skip != items.skip) & (judged.skip == Skip.NOT_WRITABLE))
 
     async def run(self) -> None:
@@ -154,4 +158,4 @@ class RecordCheck:
         records = self._records
         if records.names and self._clock() - self._used_ns > self._keep_s * 1e9:
             self._records = _Records()
-            await self._table.remove(np.concatenate([records.disp, records.disa]))
+            await self._table.remove_slots(np.concatenate([records.disp, records.disa]))

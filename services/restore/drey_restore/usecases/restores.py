@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from drey_core.errors import FailedPrecondition, Internal, Reason, Unavailable
 from drey_restore.adapters.store import RestoreStore
-from drey_restore.domain.execution import replay
+from drey_restore.domain.execution import replay_execution
 from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import PlanState, RestoreState, Verdict
 from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
@@ -82,7 +82,7 @@ class Restores:
         self._notifier, self._running = notifier, running
         self._clock, self._grants = clock, grants
 
-    async def execute(
+    async def execute_plan(
         self, request: ExecuteRequest, principal: Principal
     ) -> tuple[RestoreRecord, Job]:
         """Begin to execute a plan; a repeat of the request gives the restore of the first one."""
@@ -90,18 +90,20 @@ class Restores:
             principal, "restore.plans.execute", request.plan_id, "executing this plan"
         )
         async with (
-            self._store.database.transaction() as conn,
-            idempotency.once(conn, METHOD, principal.name, request.request_id, request.raw) as slot,
+            self._store.database.begin_transaction() as conn,
+            idempotency.run_once(
+                conn, METHOD, principal.name, request.request_id, request.raw
+            ) as slot,
         ):
             if slot.seen is None:
-                restore = await self._begin(conn, request, principal)
+                restore = await self._begin_restore(conn, request, principal)
                 slot.response = restore.id.encode()
         if slot.response is None:
             raise Internal("a restore was not stored")
         restore = await self._store.restore(slot.response.decode())
         return restore, await self._jobs.get_job(restore.job_id)
 
-    async def _begin(
+    async def _begin_restore(
         self, conn: Connection, request: ExecuteRequest, principal: Principal
     ) -> RestoreRecord:
         await self._store.lock_execution(conn)
@@ -127,7 +129,7 @@ class Restores:
             max_unreachable=request.max_unreachable,
             create_time_ns=now,
         )
-        return await self._beginning.begin(
+        return await self._beginning.begin_restore(
             conn,
             restore,
             items,
@@ -153,7 +155,7 @@ class Restores:
         await self._require_granted(principal, "restore.restores.abort", restore_id)
         if roll_back:
             await self._require_granted(principal, "restore.plans.execute", restore_id)
-        async with self._store.database.transaction() as conn:
+        async with self._store.database.begin_transaction() as conn:
             restore = await self._store.lock_restore(conn, restore_id)
             if restore.state == RestoreState.ABORTED or restore.abort_requested:
                 return restore
@@ -165,7 +167,7 @@ class Restores:
                     metadata={"state": restore.state.name},
                 )
             await self._store.request_abort(conn, restore_id, reason, roll_back=roll_back)
-            await audit.append(
+            await audit.append_entry(
                 conn,
                 actor=principal.name,
                 role=principal.roles_text,
@@ -173,24 +175,24 @@ class Restores:
                 object=f"restores/{restore.id}",
                 after={"reason": reason, "roll_back": roll_back},
                 at_ns=self._clock(),
-                events=[_updated(restore)],
+                events=[_updated_change(restore)],
             )
             ended = await self._end_waiting(conn, await self._store.lock_restore(conn, restore_id))
             if ended is None:
                 await self._jobs.request_cancel(conn, restore.job_id, reason)
         if ended is None:
             self._running.abort(restore_id)
-            self._notifier.wake(restore_id)
+            self._notifier.wake_listeners(restore_id)
         else:
             self._ending.tell_end(restore_id, ended, RestoreState.ABORTED)
         return await self._store.restore(restore_id)
 
-    async def pause(self, restore_id: str, principal: Principal) -> RestoreRecord:
+    async def pause_restore(self, restore_id: str, principal: Principal) -> RestoreRecord:
         """Hold it: nothing is sent until it goes on. WRONG_STATE once its writes are over."""
         may_be = (RestoreState.WAITING, RestoreState.WRITING, RestoreState.PAUSED)
-        return await self._hold(restore_id, principal, pause=True, may_be=may_be)
+        return await self._hold_restore(restore_id, principal, pause=True, may_be=may_be)
 
-    async def resume(self, request: ResumeRequest, principal: Principal) -> RestoreRecord:
+    async def resume_restore(self, request: ResumeRequest, principal: Principal) -> RestoreRecord:
         """Let a restore go on that holds, or is to; of an interrupted one begin what is left.
 
         That is another restore. WRONG_STATE where it has ended otherwise, or is continued already.
@@ -198,25 +200,27 @@ class Restores:
         restore = await self._store.restore(request.restore_id)
         if restore.state != RestoreState.INTERRUPTED:
             may_be = tuple(state for state in RestoreState if not state.ended)
-            return await self._hold(request.restore_id, principal, pause=False, may_be=may_be)
+            return await self._hold_restore(
+                request.restore_id, principal, pause=False, may_be=may_be
+            )
         for permission in ("restore.restores.resume", "restore.plans.execute"):
             await self._grants.require_plan(
                 principal, permission, restore.plan_id, f"resuming restore {restore.id}"
             )
         async with (
-            self._store.database.transaction() as conn,
-            idempotency.once(
+            self._store.database.begin_transaction() as conn,
+            idempotency.run_once(
                 *(conn, RESUME_METHOD, principal.name, request.request_id, request.raw)
             ) as slot,
         ):
             if slot.seen is None:
-                begun = await self._continue(conn, restore, request, principal)
+                begun = await self._continue_interrupted(conn, restore, request, principal)
                 slot.response = begun.id.encode()
         if slot.response is None:
             raise Internal("a restore was not stored")
         return await self._store.restore(slot.response.decode())
 
-    async def _continue(
+    async def _continue_interrupted(
         self,
         conn: Connection,
         restore: RestoreRecord,
@@ -227,7 +231,7 @@ class Restores:
         plan = await self._store.lock_plan(conn, restore.plan_id)
         now = self._clock()
         _check_approved(plan, now)
-        other = await self._store.continuation(conn, restore.id)
+        other = await self._store.continuation_of(conn, restore.id)
         if other is not None:
             raise FailedPrecondition(
                 f"restore {restore.id} is continued by {other} already: look at that one",
@@ -261,9 +265,9 @@ class Restores:
             continues_restore_id=restore.id,
             also_unknown=request.also_unknown,
         )
-        carried = await self._store.carried(following)
-        execution = replay(items, [], carried)
-        left = len(execution.pending)
+        carried = await self._store.carried_outcome(following)
+        execution = replay_execution(items, [], carried)
+        left = len(execution.pending_rows)
         if left == 0:
             unknown = execution.counts[Verdict.UNKNOWN]
             raise FailedPrecondition(
@@ -277,7 +281,7 @@ class Restores:
                 field="id",
                 metadata={"unknown": str(unknown)},
             )
-        return await self._beginning.begin(
+        return await self._beginning.begin_restore(
             conn,
             replace(following, verdicts=tuple(execution.counts)),
             items,
@@ -289,10 +293,10 @@ class Restores:
                 "accept_moved": request.accept_moved,
             },
             request_id=request.request_id,
-            events=[_updated(restore)],
+            events=[_updated_change(restore)],
         )
 
-    async def _hold(
+    async def _hold_restore(
         self,
         restore_id: str,
         principal: Principal,
@@ -302,7 +306,7 @@ class Restores:
     ) -> RestoreRecord:
         word = "pause" if pause else "resume"
         await self._require_granted(principal, f"restore.restores.{word}", restore_id)
-        async with self._store.database.transaction() as conn:
+        async with self._store.database.begin_transaction() as conn:
             restore = await self._store.lock_restore(conn, restore_id)
             if restore.state not in may_be:
                 raise FailedPrecondition(
@@ -314,17 +318,17 @@ class Restores:
                 )
             if restore.pause_requested != pause:
                 await self._store.set_pause(conn, restore_id, pause=pause)
-                await audit.append(
+                await audit.append_entry(
                     conn,
                     actor=principal.name,
                     role=principal.roles_text,
                     action=f"restore.{word}",
                     object=f"restores/{restore.id}",
                     at_ns=self._clock(),
-                    events=[_updated(restore)],
+                    events=[_updated_change(restore)],
                 )
-        self._running.hold(restore_id, pause=pause)
-        self._notifier.wake(restore_id)
+        self._running.hold_restore(restore_id, pause=pause)
+        self._notifier.wake_listeners(restore_id)
         return await self._store.restore(restore_id)
 
     async def _require_granted(
@@ -341,9 +345,9 @@ class Restores:
         if restore.state != RestoreState.WAITING:
             return None
         items = await self._store.plan_items(restore.plan_id, restore.plan_digest, conn)
-        carried = await self._store.carried(restore)
-        execution = replay(items, [], carried)
-        execution.close()
+        carried = await self._store.carried_outcome(restore)
+        execution = replay_execution(items, [], carried)
+        execution.close_books()
 
         async def end_job(conn: Connection, state: JobState, *, error: JobError | None) -> None:
             if not await self._jobs.end_queued(conn, restore.job_id, state, error):
@@ -367,9 +371,11 @@ class Restores:
         """One restore. NotFound."""
         return await self._store.restore(restore_id)
 
-    async def page(self, limit: int, before_id: str | None, chosen: Chosen) -> list[RestoreRecord]:
+    async def list_page(
+        self, limit: int, before_id: str | None, chosen: Chosen
+    ) -> list[RestoreRecord]:
         """Up to `limit` restores of those chosen, newest first."""
-        return await self._store.restores(limit, before_id, chosen)
+        return await self._store.list_restores(limit, before_id, chosen)
 
     async def items(self, restore_id: str) -> tuple[PlanItems, Outcome, set[int]]:
         """The items and what became of them; of a running one what the journal tells so far.
@@ -378,20 +384,20 @@ class Restores:
         """
         restore = await self._store.restore(restore_id)
         items = await self._store.plan_items(restore.plan_id, restore.plan_digest)
-        outcome = await self._store.outcome(restore_id)
+        outcome = await self._store.read_outcome(restore_id)
         if outcome is None:
-            carried = await self._store.carried(restore)
-            execution = replay(items, await self._store.journal(restore_id), carried)
+            carried = await self._store.carried_outcome(restore)
+            execution = replay_execution(items, await self._store.read_journal(restore_id), carried)
             outcome = outcome_of(items, execution, carried)
-        held = await self._store.unanswered(restore_id=restore_id)
+        held = await self._store.unanswered_writes(restore_id=restore_id)
         return items, outcome, {write.number for write in held}
 
-    async def watch(self, restore_id: str) -> AsyncGenerator[RestoreRecord, None]:
+    async def watch_restore(self, restore_id: str) -> AsyncGenerator[RestoreRecord, None]:
         """The restore now, then as it changes (merged for a slow reader), until it has ended.
 
         While Postgres is away it waits, after the first answer.
         """
-        with self._notifier.listen(restore_id) as changed:
+        with self._notifier.listen_to_restore(restore_id) as changed:
             restore = await self._store.restore(restore_id)
             yield restore
             while not restore.state.ended:
@@ -436,12 +442,12 @@ def _check_plan(plan: PlanRecord, digest: str, now_ns: int) -> None:
 
 
 def _check_approved(plan: PlanRecord, now_ns: int) -> None:
-    missing = None if plan.approval is None else plan.approval.missing(now_ns)
+    missing = None if plan.approval is None else plan.approval.missing_approval(now_ns)
     if missing is not None:
         raise missing
 
 
-def _updated(restore: RestoreRecord) -> ResourceChange:
+def _updated_change(restore: RestoreRecord) -> ResourceChange:
     """What somebody asked of a restore is in it; its state is as it was."""
     state = restore.state.name.lower()
     return ResourceChange(Resource.RESTORE, EventKind.UPDATED, restore.id, state=state)

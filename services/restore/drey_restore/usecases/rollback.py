@@ -43,7 +43,7 @@ class GoingBack:
         self._plans, self._store, self._beginning = plans, store, beginning
         self._clock = clock
 
-    async def prepare(
+    async def prepare_plan(
         self,
         restore: RestoreRecord,
         items: PlanItems,
@@ -67,7 +67,7 @@ class GoingBack:
             )
         return made
 
-    async def begin(
+    async def begin_rollback(
         self, conn: Connection, restore: RestoreRecord, made: MadePlan, error: DreyError | None
     ) -> RestoreRecord:
         """`restore`, which ends in this transaction, with the one that goes back, or why not."""
@@ -76,7 +76,7 @@ class GoingBack:
                 await self._store.lock_execution(conn)
                 await self._plans.store_made(conn, made)
                 now = self._clock()
-                back = await self._beginning.begin(
+                back = await self._beginning.begin_restore(
                     conn,
                     RestoreRecord(
                         id="",

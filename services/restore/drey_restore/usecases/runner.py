@@ -13,7 +13,7 @@ from drey_core.errors import DreyError, FailedPrecondition, Internal
 from drey_restore.adapters.changes import ChangeFeed
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.store import RestoreStore
-from drey_restore.domain.execution import gate_not_held, gate_not_met, shortfall
+from drey_restore.domain.execution import end_by_shortfall, gate_not_held, gate_not_met
 from drey_restore.domain.kinds import RestoreState, Skip
 from drey_restore.domain.records import RestoreRecord
 from drey_restore.limits import Clock, Limits
@@ -65,15 +65,15 @@ class Runner:
             raise Internal(f"restore {restore.id} is {restore.state.name.lower()} already")
         context.result = f"restores/{restore.id}"
         try:
-            plan = await through_outage(lambda: self._store.plan(restore.plan_id))
+            plan = await through_outage(lambda: self._store.read_plan(restore.plan_id))
             items = await through_outage(
                 lambda: self._store.plan_items(restore.plan_id, restore.plan_digest)
             )
-            carried = await through_outage(lambda: self._store.carried(restore))
+            carried = await through_outage(lambda: self._store.carried_outcome(restore))
         except FailedPrecondition as mismatch:
             await self._fail_by_journal(restore, mismatch, context)
             return context.result
-        with self._running.running(restore.id) as wishes:
+        with self._running.running_restore(restore.id) as wishes:
             course = Course(
                 self._store,
                 self._channels,
@@ -108,7 +108,7 @@ class Runner:
     async def _fail_by_journal(
         self, restore: RestoreRecord, error: DreyError, context: JobContext
     ) -> None:
-        async def fail() -> None:
+        async def fail_restore() -> None:
             try:
                 await self._ending.end_by_journal(
                     restore, RestoreState.FAILED, error, context.end_in
@@ -117,14 +117,14 @@ class Runner:
                 context.not_ended()
                 raise
 
-        await through_outage(fail)
+        await through_outage(fail_restore)
 
     def _end_claimed(self, job: Job) -> EndJob:
-        async def end(conn: Connection, state: JobState, *, error: JobError | None) -> None:
+        async def end_restore(conn: Connection, state: JobState, *, error: JobError | None) -> None:
             if await self._jobs.finish_in(conn, job, state, error=error) is None:
                 raise JobLost(job.id)
 
-        return end
+        return end_restore
 
 
 async def _run_with_channels(
@@ -132,15 +132,19 @@ async def _run_with_channels(
 ) -> None:
     items = course.items
     rows = items.writes
-    addresses = course.addresses(np.flatnonzero(np.isin(items.skip, (Skip.NONE, Skip.EQUAL))))
+    addresses = course.addresses_of_rows(
+        np.flatnonzero(np.isin(items.skip, (Skip.NONE, Skip.EQUAL)))
+    )
     addresses += filter(None, (items.readback_addresses[row] for row in rows.tolist()))
     addresses += filter(None, (items.done_address(row) for row in rows.tolist()))
-    async with course.channels.use(addresses):
+    async with course.channels.use_channels(addresses):
         try:
-            await course.end(*await _run(course, guards, start_check))
+            await course.end_restore(*await _run_course(course, guards, start_check))
         except (asyncio.CancelledError, JobLost):
             # nobody waits for them any more: what has not begun shall not begin
-            await course.channels.renew(course.addresses(course.execution.unanswered))
+            await course.channels.renew_channels(
+                course.addresses_of_rows(course.execution.unanswered_rows)
+            )
             raise
 
 
@@ -151,9 +155,11 @@ async def _write_guarded(
 
     def on_end(task: asyncio.Task[None]) -> None:
         if not task.cancelled():
-            course.halt(Internal(f"the watch of the guards has ended: {task.exception()!r}"))
+            course.halt_restore(
+                Internal(f"the watch of the guards has ended: {task.exception()!r}")
+            )
 
-    watching = asyncio.create_task(watch.run(course.halt))
+    watching = asyncio.create_task(watch.run(course.halt_restore))
     watching.add_done_callback(on_end)
     try:
         await _write_stages(course, watch, writer, verifier)
@@ -179,9 +185,9 @@ async def _write_stages(
     course: Course, watch: GuardWatch, writer: SetpointWriter, verifier: Verifier
 ) -> None:
     """Stage by stage; what a gate wants of one holds before the next begins."""
-    if len(course.execution.pending):
-        await course.advance(RestoreState.WRITING)
-    stages = course.items.stages
+    if len(course.execution.pending_rows):
+        await course.advance_state(RestoreState.WRITING)
+    stages = course.items.rows_by_stage
     numbers = [int(course.items.stage[rows[0]]) for rows in stages]
     for rows, number, following in zip(stages, numbers, [*numbers[1:], None], strict=True):
         await writer.write_stage(rows)
@@ -194,14 +200,14 @@ async def _write_stages(
         most = course.rules.most_failed(number)
         if most is None:
             continue
-        await verifier.judge(rows[course.execution.sent_time[rows] != 0])
-        failed = course.execution.failed(rows)
+        await verifier.judge_readbacks(rows[course.execution.sent_time[rows] != 0])
+        failed = course.execution.failed_rows(rows)
         if len(failed) > most:
             course.cut_short = gate_not_met(course.items, rows, failed, most)
             return
 
 
-async def _run(
+async def _run_course(
     course: Course, guards: Guards, start_check: Callable[[Course], StartCheck]
 ) -> tuple[RestoreState, DreyError | None]:
     """How it ends; all but that is done."""
@@ -211,27 +217,29 @@ async def _run(
     async with AsyncExitStack() as stack:
         try:
             await start_check(course).run()
-            watch = await stack.enter_async_context(guards.watching(course.rules))
-            if (broken := watch.broken()) is not None:
+            watch = await stack.enter_async_context(guards.watch_rules(course.rules))
+            if (broken := watch.broken_guard()) is not None:
                 raise broken
             if (failed := course.failed_too_often()) is not None:
                 raise failed
         except DreyError as error:
             return RestoreState.FAILED, error
         await stack.enter_async_context(
-            course.watch.watching(course.execution.pending, course.at_start, course.note_counts)
+            course.watch.watch_writes(
+                course.execution.pending_rows, course.at_start, course.note_counts
+            )
         )
         if not course.is_stopping():
             await _write_guarded(course, watch, writer, verifier)
-        await writer.withdraw()
+        await writer.withdraw_announced()
         if course.execution.anything_sent:
             await verifier.run()
-    course.execution.close()
+    course.execution.close_books()
     course.check_failures(at_end=True)
     if course.is_aborted():
         return RestoreState.ABORTED, None
     if course.cut_short is not None:
         return RestoreState.INTERRUPTED, course.cut_short
     write_timeout_s = course.restore.write_timeout_ns / 1e9
-    why = course.channels.table.why_refused(course.slots(course.items.writes))
-    return shortfall(course.items, course.execution, write_timeout_s, why)
+    why = course.channels.table.why_refused(course.slots_of_rows(course.items.writes))
+    return end_by_shortfall(course.items, course.execution, write_timeout_s, why)

@@ -10,12 +10,12 @@ import numpy as np
 from drey_core.directory import Directory
 from drey_core.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
 from drey_core.values import I8, Columns, Kind
-from drey_restore.adapters.snapshots import StoredName, StoredValues, merged
+from drey_restore.adapters.snapshots import StoredName, StoredValues, merge_numbers
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.edits import Given
-from drey_restore.domain.items import Outcome, PlanItems, scatter
+from drey_restore.domain.items import Outcome, PlanItems, scatter_rows
 from drey_restore.domain.planning import WayBack
-from drey_runtime.together import together
+from drey_runtime.together import run_together
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def given_source(
         given[number] = value
     numbers = np.array(sorted(given), np.int64)
     if chosen is not None:
-        numbers = merged(numbers[np.isin(numbers, chosen)], chosen)
-    none, channels = Columns.empty(len(numbers)).with_key(numbers), np.zeros_like(numbers)
+        numbers = merge_numbers(numbers[np.isin(numbers, chosen)], chosen)
+    none, channels = Columns.empty_columns(len(numbers)).with_key(numbers), np.zeros_like(numbers)
 
     async def unknown(asked: I8) -> dict[int, StoredName]:
         return {}
@@ -80,9 +80,9 @@ async def undo_source(
             field="spec.undo.restore_id",
             metadata={"state": restore.state.name},
         )
-    items, outcome, before = await together(
+    items, outcome, before = await run_together(
         store.plan_items(restore.plan_id, restore.plan_digest),
-        store.outcome(restore.id),
+        store.read_outcome(restore.id),
         store.pre_image(restore.id),
     )
     rows = np.zeros(0, np.int64) if outcome is None else np.flatnonzero(outcome.sent_time != 0)
@@ -94,7 +94,7 @@ async def undo_source(
         )
     if chosen is not None:
         rows = rows[np.isin(items.number[rows], chosen)]
-    readback = Columns.empty(len(items)) if before is None else before[1]
+    readback = Columns.empty_columns(len(items)) if before is None else before[1]
     return way_back(items, outcome, readback, rows, also_changed=also_changed)
 
 
@@ -118,14 +118,14 @@ def way_back(
     return PlanSource(
         StoredValues(
             numbers,
-            outcome.before.take(rows).with_key(numbers),
-            readback.take(rows).with_key(numbers),
+            outcome.before.take_rows(rows).with_key(numbers),
+            readback.take_rows(rows).with_key(numbers),
             items.current.key[rows],
             items.stored_readback.key[rows],
         ),
         told,
         WayBack(
-            left=_left(items, outcome).take(rows),
+            left=_rows_left(items, outcome).take_rows(rows),
             channel=items.current.key[rows],
             # the lowest number of all has no opposite: it comes last all the same
             stage=-np.maximum(items.stage[rows], -np.iinfo(np.int32).max),
@@ -134,9 +134,9 @@ def way_back(
     )
 
 
-def _left(items: PlanItems, outcome: Outcome) -> Columns:
+def _rows_left(items: PlanItems, outcome: Outcome) -> Columns:
     """What a restore left at each setpoint: as it was seen, else what was sent."""
     unseen = outcome.seen.kind == Kind.NONE
     # where somebody else has interfered, what was seen may be theirs
     rows = np.flatnonzero(unseen | (outcome.interferences != 0))
-    return scatter(outcome.seen, rows, items.target.take(rows))
+    return scatter_rows(outcome.seen, rows, items.target.take_rows(rows))

@@ -16,7 +16,7 @@ from drey_restore.domain.execution import (
     labels_moved,
     too_many_gone,
 )
-from drey_restore.domain.items import scatter
+from drey_restore.domain.items import scatter_rows
 from drey_restore.domain.judging import SAME
 from drey_restore.domain.kinds import Skip, Verdict
 from drey_restore.domain.problems import PlanProblem
@@ -24,7 +24,7 @@ from drey_restore.domain.records import HeldWrite
 from drey_restore.usecases.course import Course
 from drey_restore.usecases.holding import held_error, refuse_held
 from drey_restore.usecases.record_check import RecordCheck
-from drey_runtime.together import together
+from drey_runtime.together import run_together
 
 
 class StartCheck:
@@ -42,38 +42,38 @@ class StartCheck:
         """Connect, read what would be written, and refuse where the machine has moved."""
         rows = self._items.writes
         rows = rows[self._execution.verdict[rows] == Verdict.PENDING]
-        self._course.context.progress(0, len(rows), "connecting")
-        held = await self._course.store.unanswered()
+        self._course.context.report_progress(0, len(rows), "connecting")
+        held = await self._course.store.unanswered_writes()
         refuse_held(held, self._items)
-        up = await self._connect(rows)
+        up = await self._connect_rows(rows)
         self._check_start()
         with_readback = up[self._course.with_readback[up]]
-        slots = [self._course.slots(up), self._course.readback_slots(with_readback)]
-        reading, refusing = await together(
-            self._channels.table.read(np.concatenate(slots), self._limits.read_s),
-            self._records.refusing(self._items, self._refused),
+        slots = [self._course.slots_of_rows(up), self._course.readback_slots(with_readback)]
+        reading, refusing = await run_together(
+            self._channels.table.read_values(np.concatenate(slots), self._limits.read_s),
+            self._records.refusing_rows(self._items, self._refused),
         )
         setpoints = np.arange(len(up))
-        present = ReadResult(reading.values.take(setpoints), reading.code[setpoints])
+        present = ReadResult(reading.values.take_rows(setpoints), reading.code[setpoints])
         unreadable = present.code == ECA_NORDACCESS
         there = (present.code == ECA_NORMAL) | unreadable
         self._refuse_silent_circuits(up[~there], held)
         lost = np.setdiff1d(rows, up[there])
         self._execution.disconnected(lost)
         most = self._restore.max_unreachable
-        why = self._channels.table.why_refused(self._course.slots(lost))
+        why = self._channels.table.why_refused(self._course.slots_of_rows(lost))
         if len(lost) == len(rows):
             raise all_gone(self._items, rows, why)
         if most is not None and len(lost) > most:
             raise too_many_gone(self._items, lost, most, why)
         self._check_writable(up[there], refusing)
         read = present.code == ECA_NORMAL
-        now = scatter(self._course.at_start, up[read], present.values.take(read))
-        self._check_moved(up[read], present.values.take(read))
-        readbacks = scatter(
-            Columns.empty(len(self._items)),
+        now = scatter_rows(self._course.at_start, up[read], present.values.take_rows(read))
+        self._check_moved(up[read], present.values.take_rows(read))
+        readbacks = scatter_rows(
+            Columns.empty_columns(len(self._items)),
             with_readback,
-            reading.values.take(np.arange(len(up), len(reading.code))),
+            reading.values.take_rows(np.arange(len(up), len(reading.code))),
         )
         self._course.before = self._course.at_start = now
         if self._course.carried is not None:
@@ -82,7 +82,7 @@ class StartCheck:
         await self._course.store.insert_pre_image(self._restore.id, self._course.before, readbacks)
         self._check_start()
 
-    async def _connect(self, rows: I8) -> I8:
+    async def _connect_rows(self, rows: I8) -> I8:
         """Those of `rows` whose setpoint is connected; one wait for all channels together."""
         items = self._items
         with_readback = np.array(
@@ -91,9 +91,9 @@ class StartCheck:
         others = np.setdiff1d(np.flatnonzero(np.isin(items.skip, (Skip.NONE, Skip.EQUAL))), rows)
         wanted = np.concatenate(
             [
-                self._course.slots(rows),
+                self._course.slots_of_rows(rows),
                 self._course.readback_slots(with_readback),
-                self._course.slots(others),
+                self._course.slots_of_rows(others),
             ]
         )
         left = (self._restore.start_by_ns - self._course.clock()) / 1e9
@@ -112,7 +112,7 @@ class StartCheck:
         by_circuit = {write.circuit: write for write in held if write.circuit}
         if not by_circuit or len(silent) == 0:
             return
-        hosts = self._channels.table.info(self._course.slots(silent)).host
+        hosts = self._channels.table.read_info(self._course.slots_of_rows(silent)).host
         for row, host in zip(silent.tolist(), hosts, strict=True):
             if host in by_circuit:
                 raise held_error(by_circuit[host], f"on whose IOC {self._items.names[row]} lies")
@@ -125,7 +125,7 @@ class StartCheck:
         """MACHINE_MOVED where an IOC would refuse a write that it would not when it was planned."""
         if self._restore.accept_moved:
             return
-        writable = self._channels.table.info(self._course.slots(rows)).writable
+        writable = self._channels.table.read_info(self._course.slots_of_rows(rows)).writable
         refused = rows[~writable | np.isin(rows, refusing)]
         if len(refused):
             first = self._items.names[int(refused[0])]
@@ -149,10 +149,12 @@ class StartCheck:
             if carried is None
             else values_left(items, carried.outcome, self._execution)
         ):
-            compared = compare(values.take(rows), now, items.absolute[rows], items.relative[rows])
+            compared = compare(
+                values.take_rows(rows), now, items.absolute[rows], items.relative[rows]
+            )
             stayed |= np.isin(compared.cls, SAME)
         self._course.note_connections(rows)
-        relabelled = self._course.relabelled(rows)
+        relabelled = self._course.relabelled_rows(rows)
         if len(relabelled):
             raise labels_moved(items, relabelled, "nothing was written")
         moved = rows[~stayed]

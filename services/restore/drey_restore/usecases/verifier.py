@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from drey_core.compare import compare
 from drey_core.values import I8, Columns, Kind
-from drey_restore.domain.items import scatter
+from drey_restore.domain.items import scatter_rows
 from drey_restore.domain.judging import SAME, alarm_is_worse, readback_reached
 from drey_restore.domain.kinds import RestoreState, Skip, Verdict
 from drey_restore.usecases.course import Course, through_outage
@@ -35,30 +35,30 @@ class Verifier:
 
     async def run(self) -> None:
         """At the end: all that was sent, and all that was equal when the plan was made."""
-        self._execution.close()
-        await through_outage(lambda: self._course.advance(RestoreState.VERIFYING))
+        self._execution.close_books()
+        await through_outage(lambda: self._course.advance_state(RestoreState.VERIFYING))
         sent = self._items.writes
         sent = sent[self._execution.sent_time[sent] != 0]
-        await self.judge(sent)
+        await self.judge_readbacks(sent)
         await self._check_equal()
         # what somebody has changed since it was read is not said to be verified
         watch = self._course.watch
-        watch.take()
-        left = np.intersect1d(sent, watch.interference.off)
+        watch.take_changes()
+        left = np.intersect1d(sent, watch.interference.rows_off)
         left = left[self._execution.verdict[left] == Verdict.VERIFIED]
         if len(left):
-            await self.judge(left)
+            await self.judge_readbacks(left)
 
-    async def judge(self, sent: I8) -> None:
+    async def judge_readbacks(self, sent: I8) -> None:
         """Give rows that were sent and accepted their verdicts."""
-        reached, accepted = self._course.reached, self._execution.accepted(sent)
+        reached, accepted = self._course.reached, self._execution.accepted_rows(sent)
         begun = time.monotonic()
         wait_s = self._course.restore.verify_timeout_ns / 1e9
         end = begun + (0 if self._course.is_stopping() else wait_s)
         pending, passes = sent, 0
         while True:
             passes += 1
-            await self._look(pending)
+            await self._read_rows(pending)
             if self._course.is_stopping() or time.monotonic() >= end:
                 break
             off = ~self._is_good(pending) & (time.monotonic() < min(end, begun + _SETTLE_S))
@@ -72,9 +72,9 @@ class Verifier:
             await self._look_for_movement(open_rows)
         if passes > 1 or len(open_rows):
             # what was at its target a while ago may have left it since
-            await self._look(sent, readbacks=False)
+            await self._read_rows(sent, readbacks=False)
         was_read = self._course.seen.kind[sent] != Kind.NONE
-        self._execution.verify(
+        self._execution.verify_rows(
             sent, self._at_target[sent], was_read, reached[sent], self._alarmed[sent]
         )
 
@@ -91,7 +91,9 @@ class Verifier:
         seen = await self._read_setpoints(rows)
         equal = np.zeros(len(rows), bool)
         for reference in (items.stored, items.current):
-            result = compare(reference.take(rows), seen, items.absolute[rows], items.relative[rows])
+            result = compare(
+                reference.take_rows(rows), seen, items.absolute[rows], items.relative[rows]
+            )
             equal |= np.isin(result.cls, SAME)
         allowed = np.maximum(items.stored.severity[rows], items.current.severity[rows])
         self._execution.check_equal(rows, equal & ~alarm_is_worse(seen, allowed))
@@ -101,10 +103,10 @@ class Verifier:
         rows = rows[self._course.with_readback[rows]]
         if len(rows) == 0:
             return
-        earlier = self._course.readback.take(rows)
+        earlier = self._course.readback.take_rows(rows)
         await asyncio.sleep(_READ_AGAIN_S)
-        await self._look(rows)
-        later = self._course.readback.take(rows)
+        await self._read_rows(rows)
+        later = self._course.readback.take_rows(rows)
         have_values = (earlier.kind != Kind.NONE) & (later.kind != Kind.NONE)
         items = self._items
         cls = compare(
@@ -112,7 +114,7 @@ class Verifier:
         ).cls
         self._course.moving[rows[have_values]] = ~np.isin(cls[have_values], SAME)
 
-    async def _look(self, rows: I8, *, readbacks: bool = True) -> None:
+    async def _read_rows(self, rows: I8, *, readbacks: bool = True) -> None:
         """Read `rows`, and whether each is at its target, with an alarm that is allowed."""
         items = self._items
         with_readback = rows[self._course.with_readback[rows]] if readbacks else rows[:0]
@@ -121,12 +123,14 @@ class Verifier:
             cls = await read_readbacks(self._course, with_readback)
             self._course.reached[with_readback] = readback_reached(cls)
         compared = compare(
-            items.target.take(rows), setpoint, items.absolute[rows], items.relative[rows]
+            items.target.take_rows(rows), setpoint, items.absolute[rows], items.relative[rows]
         )
         self._at_target[rows] = np.isin(compared.cls, SAME)
         self._alarmed[rows] = alarm_is_worse(setpoint, items.stored.severity[rows])
 
     async def _read_setpoints(self, rows: I8) -> Columns:
-        reading = await self._channels.table.read(self._course.slots(rows), self._limits.read_s)
-        self._course.seen = scatter(self._course.seen, rows, reading.values)
+        reading = await self._channels.table.read_values(
+            self._course.slots_of_rows(rows), self._limits.read_s
+        )
+        self._course.seen = scatter_rows(self._course.seen, rows, reading.values)
         return reading.values

@@ -27,15 +27,15 @@ class WriteWatch:
         self._changed = asyncio.Event()
 
     @asynccontextmanager
-    async def watching(
+    async def watch_writes(
         self, rows: I8, before: Columns, tell: Callable[[], Awaitable[None]]
     ) -> AsyncIterator[None]:
         """During the body; `tell` is called where somebody interferes, not too often."""
         self.interference = Interference(self._items, before)
-        await self.follow(rows)
-        telling = asyncio.create_task(self._tell(tell))
+        await self.follow_rows(rows)
+        telling = asyncio.create_task(self._tell_changes(tell))
         try:
-            with self._feed.listening(self._look):
+            with self._feed.listen_to_changes(self._note_changes):
                 yield
         finally:
             telling.cancel()
@@ -43,30 +43,32 @@ class WriteWatch:
         if not telling.cancelled():
             await telling
 
-    async def follow(self, rows: I8) -> None:
+    async def follow_rows(self, rows: I8) -> None:
         """Subscribe to the channels of rows, those too that were renewed since."""
         addresses = [self._items.addresses[row] for row in rows.tolist()]
-        slots = self._channels.slots(addresses)
+        slots = self._channels.slots_of(addresses)
         kept = ~np.isin(self._rows, rows)
         self._slots = np.concatenate([self._slots[kept], slots])
         self._rows = np.concatenate([self._rows[kept], rows])
         order = np.argsort(self._slots)
         self._slots, self._rows = self._slots[order], self._rows[order]
-        await self._channels.table.subscribe(slots)
+        await self._channels.table.subscribe_slots(slots)
 
-    def take(self) -> None:
+    def take_changes(self) -> None:
         """See what has come by now."""
-        self._feed.take()
+        self._feed.take_changes()
 
-    def _look(self, changes: Columns) -> None:
+    def _note_changes(self, changes: Columns) -> None:
         if len(self._slots) == 0:
             return
         place = np.minimum(np.searchsorted(self._slots, changes.key), len(self._slots) - 1)
         ours = self._slots[place] == changes.key
-        if ours.any() and self.interference.look(self._rows[place[ours]], changes.take(ours)):
+        if ours.any() and self.interference.note_values(
+            self._rows[place[ours]], changes.take_rows(ours)
+        ):
             self._changed.set()
 
-    async def _tell(self, tell: Callable[[], Awaitable[None]]) -> None:
+    async def _tell_changes(self, tell: Callable[[], Awaitable[None]]) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()

@@ -44,7 +44,7 @@ class _Manner:
     ramped: bool
 
     @property
-    def polled(self) -> bool:
+    def is_polled(self) -> bool:
         """Whether something is looked at until the write is complete."""
         return self.completion in (CompletionMode.READBACK, CompletionMode.DONE_CHANNEL)
 
@@ -74,7 +74,9 @@ class SetpointWriter:
                 for manner, part in self._by_manner(step):
                     if manner.ramped:
                         for ramps in self._by_ioc(part):
-                            self._running[asyncio.create_task(self._ramp(manner, ramps))] = ramps
+                            self._running[asyncio.create_task(self._run_ramps(manner, ramps))] = (
+                                ramps
+                            )
                     elif not await self._send_all(manner, part, deadline):
                         break
                 await self._wait_for_rest()
@@ -95,12 +97,12 @@ class SetpointWriter:
         ]
         for row, index in zip(rows.tolist(), self._items.policy_of[rows].tolist(), strict=True):
             rows_by_manner.setdefault(manners[index], []).append(row)
-        for manner in sorted(rows_by_manner, key=lambda each: not (each.polled or each.ramped)):
+        for manner in sorted(rows_by_manner, key=lambda each: not (each.is_polled or each.ramped)):
             yield manner, np.array(rows_by_manner[manner], np.int64)
 
     async def _send_all(self, manner: _Manner, rows: I8, deadline: _Deadline) -> bool:
         """False where nothing more may be sent, of other manners neither."""
-        lanes = self._lanes(rows)
+        lanes = self._server_lanes(rows)
         while len(rows):
             if not await self._may_go_on(deadline):
                 return False
@@ -112,7 +114,7 @@ class SetpointWriter:
             )
             if len(batch) == 0:
                 await self._course.wait_any(self._running, deadline.left_s)
-                self._reap()
+                self._reap_answers()
                 continue
             taken, rest = rows[batch], np.setdiff1d(np.arange(len(rows)), batch)
             relabelled = await self._course.relabelled_since(taken)
@@ -121,38 +123,38 @@ class SetpointWriter:
                     self._items, relabelled, "they and what comes after them were not written"
                 )
                 return False
-            number = await self._announce(taken)
+            number = await self._announce_rows(taken)
             if number is None:
                 if self._course.cut_short or self._course.is_stopping():
                     return False
                 continue  # it is to pause
             rows, lanes = rows[rest], lanes[rest]
-            await self._begin(number, manner, taken, deadline)
+            await self._begin_batch(number, manner, taken, deadline)
             await self._course.note_counts()
         return True
 
-    def _lanes(self, rows: I8) -> I8:
+    def _server_lanes(self, rows: I8) -> I8:
         """A number for each of rows, the same for those of one IOC."""
-        hosts = self._channels.table.info(self._course.slots(rows)).host
+        hosts = self._channels.table.read_info(self._course.slots_of_rows(rows)).host
         lanes: I8 = np.unique(hosts, return_inverse=True)[1]
         return lanes
 
     def _by_ioc(self, rows: I8) -> Iterator[I8]:
         """Rows of one IOC after those of another: each waits for its own devices alone."""
-        lanes = self._lanes(rows)
+        lanes = self._server_lanes(rows)
         order = np.argsort(lanes, kind="stable")
         yield from np.split(rows[order], np.flatnonzero(np.diff(lanes[order])) + 1)
 
     async def _may_go_on(self, deadline: _Deadline | None) -> bool:
         if self._course.is_pausing():
-            held_s = await self._course.pause()
+            held_s = await self._course.wait_while_paused()
             if deadline is not None:
-                deadline.move(held_s)
+                deadline.move_by(held_s)
         if self._course.is_stopping() or self._course.cut_short is not None:
             return False
         return deadline is None or deadline.left_s > 0
 
-    async def _ramp(self, manner: _Manner, rows: I8) -> None:
+    async def _run_ramps(self, manner: _Manner, rows: I8) -> None:
         """Ramps take the time that their policies give: each step, and the target, has its own."""
         timeout_s = manner.timeout_s or self._restore.write_timeout_ns / 1e9
         await Ramper(
@@ -168,19 +170,23 @@ class SetpointWriter:
         """Lanes of `rows` to whose IOC as many batches are on their way as may be."""
         if not self._running:
             return lanes[:0]
-        hosts = self._channels.table.info(self._course.slots(rows)).host
+        hosts = self._channels.table.read_info(self._course.slots_of_rows(rows)).host
         lane_of = dict(zip(hosts, lanes.tolist(), strict=True))
         counts: dict[int, int] = {}
         for sent in self._running.values():
-            for host in set(self._channels.table.info(self._course.slots(sent)).host):
+            for host in set(self._channels.table.read_info(self._course.slots_of_rows(sent)).host):
                 if host in lane_of:
                     counts[lane_of[host]] = counts.get(lane_of[host], 0) + 1
         return np.array([n for n, c in counts.items() if c >= self._limits.batches_per_ioc], int)
 
-    async def _begin(self, number: int, manner: _Manner, rows: I8, deadline: _Deadline) -> None:
+    async def _begin_batch(
+        self, number: int, manner: _Manner, rows: I8, deadline: _Deadline
+    ) -> None:
         """Send what is announced; on from there beside the next where it takes long."""
         handed_over = asyncio.Event()
-        task = asyncio.create_task(self._complete(number, manner, rows, deadline, handed_over.set))
+        task = asyncio.create_task(
+            self._complete_batch(number, manner, rows, deadline, handed_over.set)
+        )
         self._running[task] = rows
         handover = asyncio.create_task(handed_over.wait())
         try:
@@ -188,15 +194,15 @@ class SetpointWriter:
         finally:
             handover.cancel()
             await asyncio.wait({handover})
-        self._reap()
+        self._reap_answers()
 
-    def _reap(self) -> None:
+    def _reap_answers(self) -> None:
         """Forget what is done; raise what it raised."""
         for task in [task for task in self._running if task.done()]:
             del self._running[task]
             task.result()
 
-    async def _announce(self, rows: I8, steps: I4 | None = None) -> int | None:
+    async def _announce_rows(self, rows: I8, steps: I4 | None = None) -> int | None:
         """Make the intent durable; None where it is not: then nothing of it is sent."""
         async with self._announcing:
             if self._course.is_stopping() or self._course.cut_short is not None:
@@ -220,7 +226,7 @@ class SetpointWriter:
             self._course.want_pause()
             return None
         if permission == Permission.STOP:
-            self._course.stop()
+            self._course.raise_if_stopped()
         if self._course.is_stopping():
             # announced and not sent: the outcome says so, the journal alone would not know
             return None
@@ -230,12 +236,12 @@ class SetpointWriter:
             )
             return None
         self._batch = number
-        self._execution.intend(rows, now_ns, steps)
+        self._execution.mark_intended(rows, now_ns, steps)
         return number
 
     # ---- one batch
 
-    async def _complete(
+    async def _complete_batch(
         self,
         batch: int,
         manner: _Manner,
@@ -251,29 +257,31 @@ class SetpointWriter:
         until = time.monotonic() + timeout_s
         if timeout_s > 0:
             interference = self._course.watch.interference
-            interference.expect(rows, self._items.target.take(rows) if manner.ramped else None)
+            interference.expect_values(
+                rows, self._items.target.take_rows(rows) if manner.ramped else None
+            )
             answered = manner.completion == CompletionMode.PUT_CALLBACK
-            codes: I4 = await self._channels.table.write(
-                self._course.slots(rows),
-                self._items.target.take(rows),
+            codes: I4 = await self._channels.table.write_values(
+                self._course.slots_of_rows(rows),
+                self._items.target.take_rows(rows),
                 timeout_s,
                 completion=answered,
             )
             if answered:
-                interference.complete(rows[codes == ECA_NORMAL])
+                interference.mark_complete(rows[codes == ECA_NORMAL])
         else:
             codes = np.full(len(rows), NOT_SENT, np.int32)
-        if manner.polled:
+        if manner.is_polled:
             handed_over()
             codes = await self._wait_until_settled(manner, rows, codes, until)
         now_ns = self._course.clock()
-        self._execution.result(rows, codes, now_ns)
+        self._execution.mark_result(rows, codes, now_ns)
         self._course.check_failures()
-        self._course.watch.interference.unsent(rows[self._execution.sent_time[rows] == 0])
+        self._course.watch.interference.mark_unsent(rows[self._execution.sent_time[rows] == 0])
         await through_outage(
             lambda: self._course.store.journal_result(self._restore.id, batch, codes, now_ns)
         )
-        if not manner.polled and manner.settle_s:
+        if not manner.is_polled and manner.settle_s:
             handed_over()
             await self._course.wait_any((), manner.settle_s)
 
@@ -287,10 +295,10 @@ class SetpointWriter:
             else self._done_channels_hold
         )
         async with Looks(self._channels.table, self._limits.read_s) as looks:
-            while len(settling.waiting) and not self._course.is_stopping():
-                held, known = await holds(rows[sent[settling.waiting]], looks)
-                settling.look(held, time.monotonic(), known=known)
-                if len(settling.waiting):
+            while len(settling.waiting_rows) and not self._course.is_stopping():
+                held, known = await holds(rows[sent[settling.waiting_rows]], looks)
+                settling.note_readbacks(held, time.monotonic(), known=known)
+                if len(settling.waiting_rows):
                     await self._course.wait_any((), _LOOK_EVERY_S)
         settling.give_up()
         settled_codes = codes.copy()
@@ -299,16 +307,16 @@ class SetpointWriter:
 
     async def _readbacks_hold(self, rows: I8, looks: Looks) -> tuple[Mask, Mask]:
         """Whether they do, and of which rows that is known."""
-        reading = await looks.look(self._course.readback_slots(rows))
+        reading = await looks.read_slots(self._course.readback_slots(rows))
         known, holds = was_answered(reading), np.zeros(len(rows), bool)
-        cls = note_readbacks(self._course, rows[known], reading.values.take(known))
+        cls = note_readbacks(self._course, rows[known], reading.values.take_rows(known))
         holds[known] = readback_reached(cls) == 1
         return holds, known
 
     async def _done_channels_hold(self, rows: I8, looks: Looks) -> tuple[Mask, Mask]:
         """Done channels at their values, read after the writes were handed over."""
         addresses = [self._items.done_address(row) for row in rows.tolist()]
-        reading = await looks.look(self._channels.slots(addresses))
+        reading = await looks.read_slots(self._channels.slots_of(addresses))
         policies = [self._items.policies[i] for i in self._items.policy_of[rows].tolist()]
         wanted = np.array([1.0 if p.done_value is None else p.done_value for p in policies])
         numbers = as_float64(reading.values.kind, reading.values.data)
@@ -320,11 +328,11 @@ class SetpointWriter:
         """Until all is complete or late; once it is to stop, for a moment only."""
         while self._running and not self._course.is_stopping():
             await self._course.wait_any(self._running, None)
-            self._reap()
+            self._reap_answers()
             await self._course.note_counts()
         if self._running:
             await asyncio.wait(self._running, timeout=_GRACE_S)
-            self._reap()
+            self._reap_answers()
 
     async def _cancel_rest(self) -> None:
         """Cancel, and wait until they have stopped; what they raise is known, or is moot."""
@@ -334,7 +342,7 @@ class SetpointWriter:
             await asyncio.wait(self._running)
         self._running.clear()
 
-    async def withdraw(self) -> None:
+    async def withdraw_announced(self) -> None:
         """See to it that nothing takes place after the end, or know what may.
 
         Channels whose write was not answered are closed and opened again: the IOC drops what waits
@@ -342,17 +350,19 @@ class SetpointWriter:
         may still take place, and hold their channels. So do all of them where the table cannot
         close a channel.
         """
-        rows = self._execution.unanswered
+        rows = self._execution.unanswered_rows
         if len(rows) == 0:
             return
         table = self._channels.table
-        rows = rows[table.unanswered(self._course.slots(rows))]
-        circuits = table.info(self._course.slots(rows)).host
+        rows = rows[table.unanswered_slots(self._course.slots_of_rows(rows))]
+        circuits = table.read_info(self._course.slots_of_rows(rows)).host
         withdrawn = np.zeros(len(rows), bool)
         if table.withdraws_writes:
-            await self._channels.renew(self._course.addresses(rows))
-            await self._course.watch.follow(rows)
-            withdrawn = await table.wait_connected(self._course.slots(rows), self._limits.connect_s)
+            await self._channels.renew_channels(self._course.addresses_of_rows(rows))
+            await self._course.watch.follow_rows(rows)
+            withdrawn = await table.wait_connected(
+                self._course.slots_of_rows(rows), self._limits.connect_s
+            )
         by_row = dict(zip(rows.tolist(), circuits, strict=True))
         self._course.unanswered = unanswered_of(
             self._items, self._execution, rows[~withdrawn], by_row
@@ -364,7 +374,7 @@ class _RampSender:
 
     def __init__(self, writer: SetpointWriter, manner: _Manner, timeout_s: float) -> None:
         self._writer, self._manner, self._timeout_s = writer, manner, timeout_s
-        self.announce = writer._announce
+        self.announce = writer._announce_rows
         self.done_channels_hold = writer._done_channels_hold
 
     async def may_send(self) -> bool:
@@ -373,7 +383,7 @@ class _RampSender:
     def send_targets(self, batch: int, rows: I8) -> asyncio.Task[None]:
         deadline = _Deadline(self._timeout_s)
         return asyncio.create_task(
-            self._writer._complete(batch, self._manner, rows, deadline, lambda: None)
+            self._writer._complete_batch(batch, self._manner, rows, deadline, lambda: None)
         )
 
 
@@ -387,6 +397,6 @@ class _Deadline:
     def left_s(self) -> float:
         return self._end - time.monotonic()
 
-    def move(self, seconds: float) -> None:
+    def move_by(self, seconds: float) -> None:
         """Later by as much as nobody was allowed to send."""
         self._end += seconds

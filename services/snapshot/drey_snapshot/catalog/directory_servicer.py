@@ -11,7 +11,7 @@ from drey_runtime.paging import in_chunks
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.mapping import policy_to_proto, sources_to_proto
 from drey_snapshot.catalog.rpc import Context
-from drey_snapshot.catalog.view import choose
+from drey_snapshot.catalog.view import choose_numbers
 
 _BYTES = 1 << 20
 _ROWS = 20_000
@@ -29,7 +29,7 @@ class DirectoryServicer:
     async def GetCatalogPages(
         self, request: rpc.GetCatalogPagesRequest, context: Context
     ) -> AsyncIterator[rpc.GetCatalogPagesResponse]:
-        view = await self._catalog.current()
+        view = await self._catalog.current_view()
         since = request.since_version
         # a caller from another time (a restored database, say) gets everything
         everything = since > view.version
@@ -52,9 +52,9 @@ class DirectoryServicer:
     async def ResolveChannels(
         self, request: rpc.ResolveChannelsRequest, context: Context
     ) -> AsyncIterator[rpc.ResolveChannelsResponse]:
-        view = await self._catalog.current()
+        view = await self._catalog.current_view()
         selector = selector_from_proto(request.selector)
-        rows, not_found = await choose(view, selector, request.allow_unknown)
+        rows, not_found = await choose_numbers(view, selector, request.allow_unknown)
         directory = view.directory
         names = in_chunks(not_found, lambda name: len(name.encode(errors="replace")))
         for index in range(0, max(len(rows), 1), _ROWS):
@@ -72,7 +72,7 @@ class DirectoryServicer:
     async def GetRestorePolicies(
         self, request: rpc.GetRestorePoliciesRequest, context: Context
     ) -> AsyncIterator[rpc.GetRestorePoliciesResponse]:
-        view = await self._catalog.current()
+        view = await self._catalog.current_view()
         # the first who asks of a version computes it, beside the loop
         policies = await asyncio.to_thread(lambda: view.effective_policies)
         for first in range(0, len(policies.listed), _POLICIES):

@@ -8,7 +8,7 @@ import logging
 from drey_core.errors import Malformed, Unavailable
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database, is_unavailable
-from drey_runtime.edge import decode_catalog_changed, encode_catalog_changed, note
+from drey_runtime.edge import decode_catalog_changed, encode_catalog_changed, note_error
 from drey_runtime.nats_client import Msg
 from drey_snapshot.catalog.adapters.reading import (
     CatalogVersions,
@@ -38,36 +38,36 @@ class LiveCatalog:
 
     def __init__(self, db: Database, bus: Bus, poll_s: float = 1.0) -> None:
         self._db, self._bus, self._poll_s = db, bus, poll_s
-        self._view = CatalogView.empty()
+        self._view = CatalogView.empty_view()
         self._lock = asyncio.Lock()
         self._woken = asyncio.Event()
         self._written: tuple[int, int, PvTable] | None = None
 
     @property
-    def loaded(self) -> bool:
+    def is_loaded(self) -> bool:
         """Whether the catalog was read at least once."""
         return self._view.version > 0
 
     @property
-    def cached(self) -> CatalogView:
+    def cached_view(self) -> CatalogView:
         """The view as last seen, without asking Postgres; version 0 before the first load."""
         return self._view
 
-    async def current(self) -> CatalogView:
+    async def current_view(self) -> CatalogView:
         """The view of the version in Postgres now, so that everybody reads what was written.
 
         While Postgres is away the view last seen is given, at once where that is known and within
         two seconds where it is found out; `Unavailable` where there is none yet. One round trip
         where nothing changed.
         """
-        if not self._db.ready and self.loaded:
+        if not self._db.ready and self.is_loaded:
             return self._view
         try:
-            async with asyncio.timeout(_CHECK_S), self._db.acquire() as conn:
+            async with asyncio.timeout(_CHECK_S), self._db.acquire_connection() as conn:
                 version = (await read_version(conn)).version
             return await self._view_until(version)
         except (Unavailable, TimeoutError) as error:
-            if self.loaded and (isinstance(error, TimeoutError) or is_unavailable(error)):
+            if self.is_loaded and (isinstance(error, TimeoutError) or is_unavailable(error)):
                 return self._view
             raise
 
@@ -81,12 +81,12 @@ class LiveCatalog:
                 return self._view
             # one state of the database for the version and for what belongs to it
             async with (
-                self._db.acquire(for_all=True) as conn,
+                self._db.acquire_connection(for_all=True) as conn,
                 conn.transaction(isolation="repeatable_read", readonly=True),
             ):
                 return await self._renew_view(conn, await read_version(conn))
 
-    async def locked(self, conn: Connection) -> CatalogView:
+    async def locked_view(self, conn: Connection) -> CatalogView:
         """The view as it is in the transaction of `conn`; no other changes it until its end.
 
         At most one caller at a time, or all connections may end up waiting for each other.
@@ -109,7 +109,7 @@ class LiveCatalog:
                 old.version,
                 version,
             )
-            old = CatalogView.empty()
+            old = CatalogView.empty_view()
         changed = await self._read_changed(conn, old.version, version)
         tags = old.tags
         if tags.version != versions.tags:
@@ -125,7 +125,7 @@ class LiveCatalog:
                 _advance_view, old, version, changed, tags, pages, policies
             )
         else:
-            view = old.advanced(version, changed, tags, pages, policies)
+            view = old.advance_view(version, changed, tags, pages, policies)
         self._view = view
         return view
 
@@ -144,20 +144,22 @@ class LiveCatalog:
             return written[2]
         return await read_changed(conn, since, version)
 
-    async def announce(self, version: int) -> None:
+    async def announce_version(self, version: int) -> None:
         """Tell everybody of a version; lost news is made good by everybody's own polling."""
         try:
-            await self._bus.publish(self._bus.subject("catalog"), encode_catalog_changed(version))
+            await self._bus.publish(
+                self._bus.full_subject("catalog"), encode_catalog_changed(version)
+            )
         except Unavailable as error:
             log.info("a change of the catalog was not announced: %s", error.message)
 
     async def run(self) -> None:
         """Follow the catalog until cancelled, by event and by polling."""
-        await self._bus.subscribe(self._bus.subject("catalog"), self._on_changed)
+        await self._bus.subscribe_handler(self._bus.full_subject("catalog"), self._on_changed)
         while True:
             if self._db.ready:
                 try:
-                    await self.current()
+                    await self.current_view()
                 except (Unavailable, TimeoutError) as error:
                     log.warning("the catalog cannot be read: %s", error)
             self._woken.clear()
@@ -165,7 +167,7 @@ class LiveCatalog:
 
     async def _wait_version(self) -> None:
         try:
-            async with asyncio.timeout(self._poll_s if self.loaded else 0.1):
+            async with asyncio.timeout(self._poll_s if self.is_loaded else 0.1):
                 await self._woken.wait()
         except TimeoutError:
             return
@@ -174,7 +176,7 @@ class LiveCatalog:
         try:
             version = decode_catalog_changed(message.data)
         except Malformed as error:
-            note(error, "catalog events")
+            note_error(error, "catalog events")
             return
         if version > self._view.version:
             self._woken.set()
@@ -188,7 +190,7 @@ def _advance_view(
     pages: range,
     policies: PolicyBook,
 ) -> CatalogView:
-    view = old.advanced(version, changed, tags, pages, policies)
+    view = old.advance_view(version, changed, tags, pages, policies)
     # built here, in the thread, rather than by the first caller in the loop
-    _ = view.index, view.row_by_name, view.row_by_id
+    _ = view.selector_index, view.row_by_name, view.row_by_id
     return view

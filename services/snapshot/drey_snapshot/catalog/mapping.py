@@ -26,7 +26,7 @@ from drey_snapshot.catalog.domain.tags import Tag, TagBook, TagGroup
 _NS = 1_000_000_000
 
 
-def invalid(field: str, why: str) -> InvalidArgument:
+def invalid_field(field: str, why: str) -> InvalidArgument:
     """A refusal of one field of the request."""
     return InvalidArgument(f"{field}: {why}", field=field, metadata={"field": field})
 
@@ -116,7 +116,7 @@ def _set_fields(draft: Draft, pv: catalog_pb2.Pv, names: Iterable[str], path: st
 def _refuse_orphans(draft: Draft, role: str, path: str) -> None:
     for part in ("absolute", "relative"):
         if getattr(draft, f"{role}_{part}"):
-            raise invalid(f"{path}.address", "is required where there is a tolerance")
+            raise invalid_field(f"{path}.address", "is required where there is a tolerance")
 
 
 def _not_built(field: str, what: str) -> Unimplemented:
@@ -163,9 +163,11 @@ class _ChannelDraft:
             )
         if scheme != PvProtocol.UNSPECIFIED:
             if not rest:
-                raise invalid(f"{self._path}.address", f"{self._said.address} names no channel")
+                raise invalid_field(
+                    f"{self._path}.address", f"{self._said.address} names no channel"
+                )
             if protocol_number not in (PvProtocol.UNSPECIFIED, scheme):
-                raise invalid(
+                raise invalid_field(
                     f"{self._path}.address",
                     f"{self._said.address} is of another protocol than channel_protocol says",
                 )
@@ -174,7 +176,7 @@ class _ChannelDraft:
 
 def _set_name(draft: Draft, pv: catalog_pb2.Pv, path: str) -> None:
     if not pv.name:
-        raise invalid(f"{path}.name", "a PV keeps a name; it cannot become empty")
+        raise invalid_field(f"{path}.name", "a PV keeps a name; it cannot become empty")
     draft.name = pv.name
 
 
@@ -215,11 +217,11 @@ def check_mask(
 ) -> None:
     """Refuse an empty mask and paths that cannot be changed."""
     if not paths:
-        raise invalid(field, "names no field; say which ones change")
+        raise invalid_field(field, "names no field; say which ones change")
     for path in paths:
         if path not in known_paths:
             names = ", ".join(sorted(known_paths))
-            raise invalid(field, f"{path[:100]!r} cannot be changed; there are {names}")
+            raise invalid_field(field, f"{path[:100]!r} cannot be changed; there are {names}")
 
 
 PV_PATHS = frozenset(
@@ -281,7 +283,7 @@ def policy_from_proto(message: catalog_pb2.RestorePolicy, path: str) -> Policy:
             return None
         duration: Duration = getattr(message, name)
         if abs(duration.seconds) > 10**9 or abs(duration.nanos) >= _NS:
-            raise invalid(f"{path}.{name}", "is not a duration")
+            raise invalid_field(f"{path}.{name}", "is not a duration")
         return (duration.seconds * _NS + duration.nanos) / _NS
 
     low, high = None, None

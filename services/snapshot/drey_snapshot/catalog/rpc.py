@@ -38,7 +38,7 @@ def call_of(method: str, request: Message, service: str = SERVICE) -> RequestIde
     return RequestIdentity(method, request_id, content, service)
 
 
-def require(value: str, field: str) -> str:
+def require_field(value: str, field: str) -> str:
     """A text that must not be empty, where the contract cannot say so for every use of it."""
     if not value:
         raise InvalidArgument(f"{field}: is required", field=field, metadata={"field": field})

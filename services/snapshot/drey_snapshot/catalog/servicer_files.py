@@ -24,12 +24,12 @@ from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import in_chunks
 from drey_snapshot.catalog.domain.changes import CatalogState, Counters
 from drey_snapshot.catalog.domain.edit import Edit
-from drey_snapshot.catalog.mapping import invalid
+from drey_snapshot.catalog.mapping import invalid_field
 from drey_snapshot.catalog.rpc import Context, Parts
 from drey_snapshot.catalog.usecases import importing
 from drey_snapshot.catalog.usecases.importing import Action, Plan
 from drey_snapshot.catalog.usecases.writer import Act, RequestIdentity, Scene
-from drey_snapshot.catalog.view import CatalogView, choose
+from drey_snapshot.catalog.view import CatalogView, choose_numbers
 
 _CHUNK = 1 << 20
 _JOB_KIND = "import"
@@ -57,9 +57,9 @@ class FileRpcs:
         _check_format(options.format, "options.format")
         parsed = await asyncio.to_thread(parse_pvs, content)
         if parsed.problems:
-            return _import_answers(importing.refuse(parsed))
+            return _import_answers(importing.refuse_file(parsed))
         if options.dry_run:
-            view = await self._parts.catalog.current()
+            view = await self._parts.catalog.current_view()
             plan = await asyncio.to_thread(_rehearse_import, view, parsed, options.keep_existing)
             return _import_answers(plan)
         return _unpack_result(await self._apply_import(options, content, parsed))
@@ -75,16 +75,16 @@ class FileRpcs:
             which = request.WhichOneof("part")
             if options is None:
                 if which != "options":
-                    raise invalid("options", "the first message has to carry the options")
+                    raise invalid_field("options", "the first message has to carry the options")
                 options = request.options
             elif which != "data":
-                raise invalid("data", "every message after the first has to carry bytes")
+                raise invalid_field("data", "every message after the first has to carry bytes")
             else:
                 parts.append(request.data)
                 size += len(request.data)
                 self._check_size(size)
         if options is None:
-            raise invalid("options", "the stream ended before any message")
+            raise invalid_field("options", "the stream ended before any message")
         return options, b"".join(parts)
 
     def _check_size(self, size: int) -> None:
@@ -104,10 +104,10 @@ class FileRpcs:
         async def decide_import(scene: Scene) -> Act:
             await allow_idle(scene.conn, len(parsed.table) / _ROWS_PER_S)
             plan = await asyncio.to_thread(
-                importing.decide, scene.edit, parsed.table, options.keep_existing
+                importing.decide_import, scene.edit, parsed.table, options.keep_existing
             )
             if plan.refused:
-                scene.edit.discard()
+                scene.edit.discard_changes()
             job_id = "" if plan.refused else await _import_job(scene, plan, begin_ns)
             packed = await asyncio.to_thread(_pack_result, plan, job_id)
             audit_fields = {
@@ -124,7 +124,7 @@ class FileRpcs:
         bare.CopyFrom(options)
         bare.ClearField("request_id")
         identity = bare.SerializeToString(deterministic=True) + hashlib.sha256(content).digest()
-        return await self._parts.writer.run(
+        return await self._parts.writer.write_once(
             RequestIdentity("ImportPvs", options.request_id, identity), decide_import
         )
 
@@ -132,8 +132,8 @@ class FileRpcs:
         self, request: rpc.ExportPvsRequest, context: Context
     ) -> AsyncIterator[rpc.ExportPvsResponse]:
         _check_format(request.format, "format")
-        view = await self._parts.catalog.current()
-        rows, _ = await choose(view, selector_from_proto(request.selector))
+        view = await self._parts.catalog.current_view()
+        rows, _ = await choose_numbers(view, selector_from_proto(request.selector))
         order = sorted(rows.tolist(), key=view.table.name.__getitem__)
         content = await asyncio.to_thread(lambda: write_pvs(_file_table(view, order)))
         for index in range(0, len(content), _CHUNK):
@@ -169,7 +169,7 @@ def _rehearse_import(view: CatalogView, parsed: ParsedPvs, keep_existing: bool) 
     highest = int(view.table.number.max(initial=0))
     numbers = Counters(highest + 1, 1 << 40, 1 << 40, 1 << 30)
     edit = Edit(state, numbers, now_ns(), new_id, new_ids)
-    return importing.decide(edit, parsed.table, keep_existing)
+    return importing.decide_import(edit, parsed.table, keep_existing)
 
 
 def _file_table(view: CatalogView, rows: list[int]) -> FileTable:

@@ -26,10 +26,10 @@ from drey_snapshot.catalog.mapping import (
     apply_policy_mask,
     check_mask,
     default_policy_to_proto,
-    invalid,
+    invalid_field,
     policy_from_proto,
 )
-from drey_snapshot.catalog.rpc import Context, Parts, call_of, require
+from drey_snapshot.catalog.rpc import Context, Parts, call_of, require_field
 from drey_snapshot.catalog.usecases.writer import Act, Scene
 from drey_snapshot.catalog.view import CatalogView
 
@@ -49,7 +49,7 @@ class PolicyServicer:
         _check_policy(wanted_policy)
 
         async def decide_create(scene: Scene) -> Act:
-            device, tag = _subject(asked, scene.view.tags)
+            device, tag = _subject_of(asked, scene.view.tags)
             made = scene.edit.create_policy(
                 DefaultPolicy(
                     id=new_id(),
@@ -64,17 +64,17 @@ class PolicyServicer:
                     update_time_ns=0,
                 )
             )
-            response = rpc.CreatePolicyResponse(policy=_message(scene.view, made))
-            return _act("create", response.SerializeToString(), scene, None, made)
+            response = rpc.CreatePolicyResponse(policy=_policy_message(scene.view, made))
+            return _policy_act("create", response.SerializeToString(), scene, None, made)
 
-        return await self._parts.writer.run(
+        return await self._parts.writer.write_once(
             call_of("CreatePolicy", request, SERVICE), decide_create
         )
 
     async def GetPolicy(
         self, request: rpc.GetPolicyRequest, context: Context
     ) -> rpc.GetPolicyResponse:
-        view = await self._parts.catalog.current()
+        view = await self._parts.catalog.current_view()
         held_policy = view.policies.by_id.get(request.id.lower())
         if held_policy is None:
             raise NotFound(
@@ -82,7 +82,7 @@ class PolicyServicer:
                 field="id",
                 metadata={"resource": "policy", "id": request.id},
             )
-        return rpc.GetPolicyResponse(policy=_message(view, held_policy))
+        return rpc.GetPolicyResponse(policy=_policy_message(view, held_policy))
 
     async def ListPolicies(
         self, request: rpc.ListPoliciesRequest, context: Context
@@ -90,7 +90,7 @@ class PolicyServicer:
         tag = (request.tag.group, request.tag.tag) if request.HasField("tag") else None
         query = query_hash(request.device, *(tag or ("", "")), tag is not None, request.search)
         position = decode_page_token(_LIST, query, request.page_token, (int, str, UUID))
-        view = await self._parts.catalog.current()
+        view = await self._parts.catalog.current_view()
         wanted = view.tags.by_name.get((tag[0].casefold(), tag[1].casefold())) if tag else None
         words = request.search.casefold().split()
         chosen = [
@@ -99,7 +99,8 @@ class PolicyServicer:
             if (not request.device or each.device == request.device)
             and (tag is None or each.tag == wanted)
             and all(
-                word in f"{each.subject(view.tags)} {each.comment}".casefold() for word in words
+                word in f"{each.subject_name(view.tags)} {each.comment}".casefold()
+                for word in words
             )
         ]
         chosen.sort(key=lambda pair: pair[0])
@@ -112,14 +113,14 @@ class PolicyServicer:
             query,
             chosen,
             check_page_size(request.page_size),
-            lambda pair: _message(view, pair[1]),
+            lambda pair: _policy_message(view, pair[1]),
             lambda pair: list(pair[0]),
         )
         return rpc.ListPoliciesResponse(policies=page, next_page_token=more, total_size=total)
 
     async def UpdatePolicy(self, request: rpc.UpdatePolicyRequest, context: Context) -> bytes:
         asked, paths = request.policy, request.update_mask.paths
-        require(asked.id, "policy.id")
+        require_field(asked.id, "policy.id")
         check_mask(paths, DEFAULT_POLICY_PATHS)
         principal = current_principal.get()
 
@@ -136,10 +137,10 @@ class PolicyServicer:
                 role=principal.roles_text,
             )
             made = scene.edit.update_policy(before, after)
-            response = rpc.UpdatePolicyResponse(policy=_message(scene.view, made))
-            return _act("update", response.SerializeToString(), scene, before, made)
+            response = rpc.UpdatePolicyResponse(policy=_policy_message(scene.view, made))
+            return _policy_act("update", response.SerializeToString(), scene, before, made)
 
-        return await self._parts.writer.run(
+        return await self._parts.writer.write_once(
             call_of("UpdatePolicy", request, SERVICE), decide_update
         )
 
@@ -149,9 +150,9 @@ class PolicyServicer:
             check_etag(request.etag, policy.etag, "etag")
             scene.edit.delete_policy(policy)
             response = rpc.DeletePolicyResponse()
-            return _act("delete", response.SerializeToString(), scene, policy, None)
+            return _policy_act("delete", response.SerializeToString(), scene, policy, None)
 
-        return await self._parts.writer.run(
+        return await self._parts.writer.write_once(
             call_of("DeletePolicy", request, SERVICE), decide_delete
         )
 
@@ -159,18 +160,20 @@ class PolicyServicer:
 def _check_policy(policy: Policy) -> None:
     """Refuse one that says nothing, or contradicts itself whatever the PV is."""
     if policy == NO_POLICY:
-        raise invalid("policy.policy", "says nothing; say at least one part, or delete the policy")
-    policies.check(policy, has_readback=True, path="policy.policy")
+        raise invalid_field(
+            "policy.policy", "says nothing; say at least one part, or delete the policy"
+        )
+    policies.check_policy(policy, has_readback=True, path="policy.policy")
 
 
-def _subject(asked: policy_pb2.DefaultPolicy, tags: TagBook) -> tuple[str, int]:
+def _subject_of(asked: policy_pb2.DefaultPolicy, tags: TagBook) -> tuple[str, int]:
     """(device, number of the tag), one of them empty."""
     match asked.WhichOneof("subject"):
         case "device":
-            return require(asked.device, "policy.device"), 0
+            return require_field(asked.device, "policy.device"), 0
         case "tag":
             return "", _tag_number(asked.tag, tags)
-    raise invalid("policy.device", "is required: say whose PVs, by a device or by a tag")
+    raise invalid_field("policy.device", "is required: say whose PVs, by a device or by a tag")
 
 
 def _tag_number(ref: catalog_pb2.TagRef, tags: TagBook) -> int:
@@ -185,7 +188,7 @@ def _tag_number(ref: catalog_pb2.TagRef, tags: TagBook) -> int:
     return number
 
 
-def _message(view: CatalogView, policy: DefaultPolicy) -> policy_pb2.DefaultPolicy:
+def _policy_message(view: CatalogView, policy: DefaultPolicy) -> policy_pb2.DefaultPolicy:
     by_tag, by_device = view.tag_counts, view.device_counts
     count = by_tag.get(policy.tag, 0) if policy.tag else by_device.get(policy.device, 0)
     return default_policy_to_proto(policy, view.tags, count)
@@ -193,10 +196,10 @@ def _message(view: CatalogView, policy: DefaultPolicy) -> policy_pb2.DefaultPoli
 
 def _order_of(policy: DefaultPolicy, tags: TagBook) -> tuple[int, str, str]:
     """Devices first; by name without case."""
-    return int(policy.tag > 0), policy.subject(tags).casefold(), policy.id
+    return int(policy.tag > 0), policy.subject_name(tags).casefold(), policy.id
 
 
-def _act(
+def _policy_act(
     verb: str,
     response: bytes,
     scene: Scene,
@@ -207,7 +210,7 @@ def _act(
         if policy is None:
             return None
         return {
-            "subject": policy.subject(scene.view.tags),
+            "subject": policy.subject_name(scene.view.tags),
             "policy": policies.to_json(policy.policy),
             "comment": policy.comment,
         }

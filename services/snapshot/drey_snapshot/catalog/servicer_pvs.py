@@ -28,7 +28,7 @@ from drey_snapshot.catalog.mapping import (
     PV_PATHS,
     apply_mask,
     check_mask,
-    invalid,
+    invalid_field,
     item_error,
     metadata_to_proto,
     policy_to_proto,
@@ -37,7 +37,7 @@ from drey_snapshot.catalog.mapping import (
     sources_to_proto,
     tag_names,
 )
-from drey_snapshot.catalog.rpc import Context, Parts, call_of, require
+from drey_snapshot.catalog.rpc import Context, Parts, call_of, require_field
 from drey_snapshot.catalog.usecases import pvs
 from drey_snapshot.catalog.usecases.listing import (
     Key,
@@ -48,7 +48,7 @@ from drey_snapshot.catalog.usecases.listing import (
     search_devices,
 )
 from drey_snapshot.catalog.usecases.writer import Act, Scene
-from drey_snapshot.catalog.view import CatalogView, choose, count_devices
+from drey_snapshot.catalog.view import CatalogView, choose_numbers, count_devices
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +71,14 @@ class PvRpcs:
 
     async def CreatePv(self, request: rpc.CreatePvRequest, context: Context) -> bytes:
         async def decide_create(scene: Scene) -> Act:
-            draft = scene.edit.create(pv_from_proto(request.pv), tag_names(request.pv.tags))
+            draft = scene.edit.create_pv(pv_from_proto(request.pv), tag_names(request.pv.tags))
             response = rpc.CreatePvResponse(pv=pv_to_proto(draft, scene.edit.tags))
-            audit_fields = pvs.describe(draft, scene.edit)
+            audit_fields = pvs.describe_pv(draft, scene.edit)
             return Act(
                 response.SerializeToString(), "pv.create", f"pvs/{draft.id}", None, audit_fields
             )
 
-        return await self._parts.writer.run(call_of("CreatePv", request), decide_create)
+        return await self._parts.writer.write_once(call_of("CreatePv", request), decide_create)
 
     async def UpdatePv(self, request: rpc.UpdatePvRequest, context: Context) -> bytes:
         _check_update(request, "")
@@ -90,15 +90,15 @@ class PvRpcs:
                 response.SerializeToString(),
                 "pv.update",
                 f"pvs/{after.id}",
-                pvs.describe(before, scene.edit),
-                pvs.describe(after, scene.edit),
+                pvs.describe_pv(before, scene.edit),
+                pvs.describe_pv(after, scene.edit),
             )
 
-        return await self._parts.writer.run(call_of("UpdatePv", request), decide_update)
+        return await self._parts.writer.write_once(call_of("UpdatePv", request), decide_update)
 
     async def DeletePv(self, request: rpc.DeletePvRequest, context: Context) -> bytes:
         async def decide_delete(scene: Scene) -> Act:
-            return await pvs.delete(
+            return await pvs.delete_pv(
                 scene,
                 request.id.lower(),
                 lambda draft: check_etag(request.etag, draft.etag, "etag"),
@@ -107,11 +107,11 @@ class PvRpcs:
                 ).SerializeToString(),
             )
 
-        return await self._parts.writer.run(call_of("DeletePv", request), decide_delete)
+        return await self._parts.writer.write_once(call_of("DeletePv", request), decide_delete)
 
     async def UndeletePv(self, request: rpc.UndeletePvRequest, context: Context) -> bytes:
         async def decide_undelete(scene: Scene) -> Act:
-            return await pvs.undelete(
+            return await pvs.undelete_pv(
                 scene,
                 request.id.lower(),
                 lambda draft: rpc.UndeletePvResponse(
@@ -119,7 +119,7 @@ class PvRpcs:
                 ).SerializeToString(),
             )
 
-        return await self._parts.writer.run(call_of("UndeletePv", request), decide_undelete)
+        return await self._parts.writer.write_once(call_of("UndeletePv", request), decide_undelete)
 
     async def BatchCreatePvs(self, request: rpc.BatchCreatePvsRequest, context: Context) -> bytes:
         async def decide_create(scene: Scene) -> Act:
@@ -128,14 +128,16 @@ class PvRpcs:
                 path = f"pvs[{i}]"
                 try:
                     draft = pv_from_proto(pv, path)
-                    results.append(scene.edit.create(draft, tag_names(pv.tags), path))
+                    results.append(scene.edit.create_pv(draft, tag_names(pv.tags), path))
                 except DreyError as error:
                     results.append(error)
             items = _pv_results(results, scene.edit, "pvs[{}]")
             response = rpc.BatchCreatePvsResponse(results=items).SerializeToString()
             return Act(response, "pv.batch_create", "pvs", None, _count_results(results))
 
-        return await self._parts.writer.run(call_of("BatchCreatePvs", request), decide_create)
+        return await self._parts.writer.write_once(
+            call_of("BatchCreatePvs", request), decide_create
+        )
 
     async def BatchUpdatePvs(self, request: rpc.BatchUpdatePvsRequest, context: Context) -> bytes:
         async def decide_update(scene: Scene) -> Act:
@@ -151,20 +153,22 @@ class PvRpcs:
             response = rpc.BatchUpdatePvsResponse(results=items).SerializeToString()
             return Act(response, "pv.batch_update", "pvs", None, _count_results(results))
 
-        return await self._parts.writer.run(call_of("BatchUpdatePvs", request), decide_update)
+        return await self._parts.writer.write_once(
+            call_of("BatchUpdatePvs", request), decide_update
+        )
 
     async def PurgePvs(self, request: rpc.PurgePvsRequest, context: Context) -> bytes:
         selector = selector_from_proto(request.selector)
 
         async def decide_purge(scene: Scene) -> Act:
-            gone = await pvs.purge(scene, selector, request.dry_run)
+            gone = await pvs.purge_pvs(scene, selector, request.dry_run)
             channels = sum(bool(d.setpoint_channel) + bool(d.readback_channel) for d in gone)
             names = [draft.name for draft in gone[:_MAX_NAMES]]
             response = rpc.PurgePvsResponse(pvs=len(gone), channels=channels, names=names)
             audit_fields = {"purged": len(gone), "first": names[:100]}
             return Act(response.SerializeToString(), "pv.purge", "pvs", audit_fields, None)
 
-        return await self._parts.writer.run(call_of("PurgePvs", request), decide_purge)
+        return await self._parts.writer.write_once(call_of("PurgePvs", request), decide_purge)
 
     async def BatchUndeletePvs(
         self, request: rpc.BatchUndeletePvsRequest, context: Context
@@ -177,13 +181,15 @@ class PvRpcs:
             audit_fields = {"undeleted": len(names), "first": names[:100]}
             return Act(response, "pv.batch_undelete", "pvs", None, audit_fields)
 
-        return await self._parts.writer.run(call_of("BatchUndeletePvs", request), decide_undelete)
+        return await self._parts.writer.write_once(
+            call_of("BatchUndeletePvs", request), decide_undelete
+        )
 
     async def TagPvs(self, request: rpc.TagPvsRequest, context: Context) -> bytes:
         selector = selector_from_proto(request.selector)
         add, remove = tag_names(request.add), tag_names(request.remove)
         if not add and not remove:
-            raise invalid("add", "there is no tag to add, nor one to remove")
+            raise invalid_field("add", "there is no tag to add, nor one to remove")
 
         async def decide_tags(scene: Scene) -> Act:
             matched, changed = await pvs.tag_selected(scene, selector, add, remove)
@@ -196,12 +202,12 @@ class PvRpcs:
             }
             return Act(response, "pv.tag", "pvs", None, audit_fields)
 
-        return await self._parts.writer.run(call_of("TagPvs", request), decide_tags)
+        return await self._parts.writer.write_once(call_of("TagPvs", request), decide_tags)
 
     # --- reading ---
 
     async def GetPv(self, request: rpc.GetPvRequest, context: Context) -> rpc.GetPvResponse:
-        view = await self._parts.catalog.current()
+        view = await self._parts.catalog.current_view()
         draft = await self._find_pv(view, request)
         response = rpc.GetPvResponse(pv=pv_to_proto(draft, view.tags))
         channels = (draft.setpoint_channel, draft.readback_channel)
@@ -216,9 +222,9 @@ class PvRpcs:
 
     async def _find_pv(self, view: CatalogView, request: rpc.GetPvRequest) -> Draft:
         if request.WhichOneof("key") is None:
-            raise invalid("id", "an id or a name is required")
+            raise invalid_field("id", "an id or a name is required")
         if request.WhichOneof("key") == "name":
-            name = require(request.name, "name")
+            name = require_field(request.name, "name")
             row = view.row_by_name.get(name, view.row_by_name.get(other_form(name), -1))
             if row < 0:
                 raise _not_found("name", request.name)
@@ -256,7 +262,7 @@ class PvRpcs:
         query = query_hash(selector_bytes, request.search, request.include_deleted)
         after = _page_key(request.page_token, query)
         size = check_page_size(request.page_size, most=_MAX_PAGE)
-        view = await self._parts.catalog.current()
+        view = await self._parts.catalog.current_view()
         page = await self._list_page(view, request, selector, after, size)
         pvs, more = cut_page(
             _LIST, query, page.drafts, size, lambda d: pv_to_proto(d, view.tags), key_of
@@ -289,10 +295,10 @@ class PvRpcs:
         query = query_hash(selector_bytes, request.search)
         position = decode_page_token(_DEVICES, query, request.page_token, (str,))
         size = check_page_size(request.page_size)
-        view = await self._parts.catalog.current()
+        view = await self._parts.catalog.current_view()
         counts = view.device_counts
         if request.HasField("selector"):
-            rows, _ = await choose(view, selector_from_proto(request.selector))
+            rows, _ = await choose_numbers(view, selector_from_proto(request.selector))
             counts = count_devices([view.table.device[row] for row in rows.tolist()])
         chosen_rows = await choose_off_loop(
             partial(search_devices, counts, request.search), takes_long=bool(request.search)
@@ -314,8 +320,8 @@ class PvRpcs:
     async def ResolveSelector(
         self, request: rpc.ResolveSelectorRequest, context: Context
     ) -> rpc.ResolveSelectorResponse:
-        view = await self._parts.catalog.current()
-        rows, _ = await choose(view, selector_from_proto(request.selector))
+        view = await self._parts.catalog.current_view()
+        rows, _ = await choose_numbers(view, selector_from_proto(request.selector))
         table = view.table
         channels = (table.setpoint_channel[rows] != 0).sum()
         channels += (table.readback_channel[rows] != 0).sum()
@@ -326,7 +332,7 @@ class PvRpcs:
     async def GetEffectivePolicy(
         self, request: rpc.GetEffectivePolicyRequest, context: Context
     ) -> rpc.GetEffectivePolicyResponse:
-        view = await self._parts.catalog.current()
+        view = await self._parts.catalog.current_view()
         draft = await self._by_id(view, request.id.lower())
         stated_policy = view.policies.of_pv(draft.policy, draft.device, draft.tags, view.tags)
         effective_policy = policies.with_built_in(stated_policy)
@@ -338,7 +344,7 @@ class PvRpcs:
 
 
 def _check_update(request: rpc.UpdatePvRequest, path: str) -> None:
-    require(request.pv.id, f"{path}pv.id")
+    require_field(request.pv.id, f"{path}pv.id")
     check_mask(request.update_mask.paths, PV_PATHS, f"{path}update_mask")
 
 
@@ -347,7 +353,7 @@ def _update_pv(edit: Edit, request: rpc.UpdatePvRequest, path: str) -> tuple[Dra
     before = edit.by_id(request.pv.id.lower(), f"{path}pv.id")
     check_etag(request.pv.etag, before.etag, f"{path}pv.etag")
     after, tags = apply_mask(before, request.pv, request.update_mask.paths, f"{path}pv")
-    edit.update(before, after, tags, f"{path}pv")
+    edit.update_pv(before, after, tags, f"{path}pv")
     return before, after
 
 

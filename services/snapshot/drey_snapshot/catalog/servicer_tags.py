@@ -18,11 +18,11 @@ from drey_snapshot.catalog.mapping import (
     check_mask,
     group_etag,
     group_to_proto,
-    invalid,
+    invalid_field,
     tag_etag,
     tag_to_proto,
 )
-from drey_snapshot.catalog.rpc import Context, Parts, call_of, require
+from drey_snapshot.catalog.rpc import Context, Parts, call_of, require_field
 from drey_snapshot.catalog.usecases.writer import Act, Scene
 
 _LIST = "tag_groups"
@@ -38,9 +38,9 @@ class TagRpcs:
 
     async def CreateTagGroup(self, request: rpc.CreateTagGroupRequest, context: Context) -> bytes:
         asked = request.tag_group
-        require(asked.name, "tag_group.name")
+        require_field(asked.name, "tag_group.name")
         for i, tag in enumerate(asked.tags):
-            require(tag.name, f"tag_group.tags[{i}].name")
+            require_field(tag.name, f"tag_group.tags[{i}].name")
 
         async def decide_create(scene: Scene) -> Act:
             names = [tag.name for tag in asked.tags]
@@ -50,14 +50,16 @@ class TagRpcs:
             object = f"tagGroups/{group.id}"
             return Act(response.SerializeToString(), "tag_group.create", object, None, audit_fields)
 
-        return await self._parts.writer.run(call_of("CreateTagGroup", request), decide_create)
+        return await self._parts.writer.write_once(
+            call_of("CreateTagGroup", request), decide_create
+        )
 
     async def ListTagGroups(
         self, request: rpc.ListTagGroupsRequest, context: Context
     ) -> rpc.ListTagGroupsResponse:
         query = query_hash(request.include_deleted)
         position = decode_page_token(_LIST, query, request.page_token, (str, UUID))
-        view = await self._parts.catalog.current()
+        view = await self._parts.catalog.current_view()
         groups = view.tags.groups
         if request.include_deleted:
             groups = with_deleted(groups, await self._parts.db.run_reading(read_tag_tombstones))
@@ -78,10 +80,10 @@ class TagRpcs:
 
     async def UpdateTagGroup(self, request: rpc.UpdateTagGroupRequest, context: Context) -> bytes:
         asked, paths = request.tag_group, request.update_mask.paths
-        require(asked.id, "tag_group.id")
+        require_field(asked.id, "tag_group.id")
         check_mask(paths, _GROUP_PATHS)
         if "name" in paths:
-            require(asked.name, "tag_group.name")
+            require_field(asked.name, "tag_group.name")
 
         async def decide_update(scene: Scene) -> Act:
             before = scene.edit.group(asked.id.lower(), "tag_group.id")
@@ -102,7 +104,9 @@ class TagRpcs:
                 {"name": after.name, "description": after.description},
             )
 
-        return await self._parts.writer.run(call_of("UpdateTagGroup", request), decide_update)
+        return await self._parts.writer.write_once(
+            call_of("UpdateTagGroup", request), decide_update
+        )
 
     async def DeleteTagGroup(self, request: rpc.DeleteTagGroupRequest, context: Context) -> bytes:
         async def decide_delete(scene: Scene) -> Act:
@@ -118,7 +122,9 @@ class TagRpcs:
             object = f"tagGroups/{group.id}"
             return Act(response.SerializeToString(), "tag_group.delete", object, audit_fields)
 
-        return await self._parts.writer.run(call_of("DeleteTagGroup", request), decide_delete)
+        return await self._parts.writer.write_once(
+            call_of("DeleteTagGroup", request), decide_delete
+        )
 
     async def UndeleteTagGroup(
         self, request: rpc.UndeleteTagGroupRequest, context: Context
@@ -139,7 +145,9 @@ class TagRpcs:
                 response.SerializeToString(), "tag_group.undelete", object, None, audit_fields
             )
 
-        return await self._parts.writer.run(call_of("UndeleteTagGroup", request), decide_undelete)
+        return await self._parts.writer.write_once(
+            call_of("UndeleteTagGroup", request), decide_undelete
+        )
 
     async def UndeleteTag(self, request: rpc.UndeleteTagRequest, context: Context) -> bytes:
         async def decide_undelete(scene: Scene) -> Act:
@@ -154,7 +162,7 @@ class TagRpcs:
                 response.SerializeToString(), "tag.undelete", f"tags/{id}", None, audit_fields
             )
 
-        return await self._parts.writer.run(call_of("UndeleteTag", request), decide_undelete)
+        return await self._parts.writer.write_once(call_of("UndeleteTag", request), decide_undelete)
 
     async def CreateTag(self, request: rpc.CreateTagRequest, context: Context) -> bytes:
         async def decide_create(scene: Scene) -> Act:
@@ -166,14 +174,14 @@ class TagRpcs:
                 response.SerializeToString(), "tag.create", f"tags/{tag.id}", None, audit_fields
             )
 
-        return await self._parts.writer.run(call_of("CreateTag", request), decide_create)
+        return await self._parts.writer.write_once(call_of("CreateTag", request), decide_create)
 
     async def UpdateTag(self, request: rpc.UpdateTagRequest, context: Context) -> bytes:
         asked, paths = request.tag, request.update_mask.paths
-        require(asked.id, "tag.id")
+        require_field(asked.id, "tag.id")
         check_mask(paths, _TAG_PATHS)
         if "name" in paths:
-            require(asked.name, "tag.name")
+            require_field(asked.name, "tag.name")
 
         async def decide_update(scene: Scene) -> Act:
             group, before = scene.edit.tag(asked.id.lower(), "tag.id")
@@ -196,11 +204,11 @@ class TagRpcs:
                 {"group": group.name, "name": after.name},
             )
 
-        return await self._parts.writer.run(call_of("UpdateTag", request), decide_update)
+        return await self._parts.writer.write_once(call_of("UpdateTag", request), decide_update)
 
     async def MergeTags(self, request: rpc.MergeTagsRequest, context: Context) -> bytes:
         if request.from_id.lower() == request.into_id.lower():
-            raise invalid("into_id", "a tag cannot be merged into itself")
+            raise invalid_field("into_id", "a tag cannot be merged into itself")
 
         async def decide_merge(scene: Scene) -> Act:
             source = scene.edit.tag(request.from_id.lower(), "from_id")
@@ -217,7 +225,7 @@ class TagRpcs:
                 {"into": f"{group.name}/{into.name}", "pvs_changed": changed},
             )
 
-        return await self._parts.writer.run(call_of("MergeTags", request), decide_merge)
+        return await self._parts.writer.write_once(call_of("MergeTags", request), decide_merge)
 
     async def DeleteTag(self, request: rpc.DeleteTagRequest, context: Context) -> bytes:
         async def decide_delete(scene: Scene) -> Act:
@@ -228,7 +236,7 @@ class TagRpcs:
             audit_fields = {"group": group.name, "name": tag.name, "pvs": count}
             return Act(response.SerializeToString(), "tag.delete", f"tags/{tag.id}", audit_fields)
 
-        return await self._parts.writer.run(call_of("DeleteTag", request), decide_delete)
+        return await self._parts.writer.write_once(call_of("DeleteTag", request), decide_delete)
 
 
 def _tag_counts(scene: Scene, revived: Sequence[TagTombstone]) -> dict[int, int]:

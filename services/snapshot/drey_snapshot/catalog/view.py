@@ -45,12 +45,12 @@ class CatalogView:
     page_versions: dict[int, int]
 
     @classmethod
-    def empty(cls) -> CatalogView:
+    def empty_view(cls) -> CatalogView:
         """Nothing at all, version 0."""
-        table = PvTable.empty()
+        table = PvTable.empty_table()
         return cls(0, table, TagBook(), NO_POLICIES, directory_of(0, table, {}), {}, {}, {})
 
-    def advanced(
+    def advance_view(
         self,
         version: int,
         changed: PvTable,
@@ -62,8 +62,8 @@ class CatalogView:
 
         `pages` are built beside these, empty where nothing is on them. `policies`: None: as before.
         """
-        table = self.table.merged(changed)
-        before = self.table.take(np.isin(self.table.number, changed.number))
+        table = self.table.merge_changed(changed)
+        before = self.table.take_rows(np.isin(self.table.number, changed.number))
         touched = {*pages_of(before).tolist(), *pages_of(changed).tolist(), *pages}
         built = build_pages(table, sorted(touched))
         encoded = {number: encode_catalog(page) for number, page in built.items()}
@@ -81,15 +81,17 @@ class CatalogView:
             page_versions={**self.page_versions, **new},
         )
 
-    def select(
+    def select_numbers(
         self, selector: Selector, allow_unknown: bool = False, path: str = "selector"
     ) -> tuple[I8, list[str]]:
-        """(rows chosen, ascending; what nothing has). Errors as `SelectorIndex.select`."""
-        selection = self.index.select(selector, allow_unknown=allow_unknown, path=path)
+        """(rows chosen, ascending; what nothing has). Errors as `SelectorIndex.select_rows`."""
+        selection = self.selector_index.select_rows(
+            selector, allow_unknown=allow_unknown, path=path
+        )
         return selection.rows, selection.not_found
 
     @cached_property
-    def index(self) -> SelectorIndex:
+    def selector_index(self) -> SelectorIndex:
         """The view indexed for selectors and for search."""
         return index_of(self.table, self.tags)
 
@@ -132,12 +134,12 @@ def count_devices(devices: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-async def choose(
+async def choose_numbers(
     view: CatalogView, selector: Selector, allow_unknown: bool = False
 ) -> tuple[I8, list[str]]:
-    """As `CatalogView.select`, beside the event loop where it takes long."""
+    """As `CatalogView.select_numbers`, beside the event loop where it takes long."""
     return await choose_off_loop(
-        lambda: view.select(selector, allow_unknown), takes_long=selector.takes_long
+        lambda: view.select_numbers(selector, allow_unknown), takes_long=selector.takes_long
     )
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["CompareServicer", "ReferenceServicer", "SnapshotServicer", "setup"]
 
 
-async def setup(
+async def setup_snapshots(
     context: Context,
 ) -> tuple[SnapshotServicer, CompareServicer, ReferenceServicer, BreakerBook]:
     """The servicers and the breakers of IOCs, their loops started, among them the worker of jobs.
@@ -41,10 +41,10 @@ async def setup(
     settings, db = context.settings, context.db
     store = SnapshotStore(db)
     pulses = Pulses(context.image, settings.shards)
-    context.app.start(pulses, "signs of life")
+    context.app.start_loop(pulses, "signs of life")
     library = Library(store)
     channels = CaReader(settings.channel_access, settings.ca_environment(), context.app.stack)
-    context.app.start(channels, "channels")
+    context.app.start_loop(channels, "channels")
     taker = Taker(
         store,
         library,
@@ -57,7 +57,7 @@ async def setup(
     jobs = SnapshotJobs(db, job_store, store, taker, settings.caller_share)
     owner = f"{socket.gethostname()}:{os.getpid()}"
     worker = JobWorker(job_store, {JOB_KIND: jobs.kind()}, owner=owner)
-    context.app.start(worker, "snapshot jobs")
+    context.app.start_loop(worker, "snapshot jobs")
     reader = SnapshotReader(store, library, context.catalog)
     return (
         SnapshotServicer(db, jobs, reader, Manager(store), Historian(store)),

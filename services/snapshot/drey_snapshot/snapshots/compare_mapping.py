@@ -13,12 +13,12 @@ from drey.compare.v1 import compare_service_pb2 as rpc
 from drey_core.compare import CLASSES, DifferenceClass, Summary
 from drey_core.errors import Unimplemented
 from drey_core.ids import parse_uuid
-from drey_core.wire_values import wrap
+from drey_core.wire_values import wrap_payload
 from drey_runtime.mapping.form import in_columns
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_snapshot.snapshots.domain.comparisons import Order
 from drey_snapshot.snapshots.domain.differences import Side
-from drey_snapshot.snapshots.mapping import invalid, known_enum
+from drey_snapshot.snapshots.mapping import invalid_field, known_enum
 from drey_snapshot.snapshots.usecases.compare import (
     Compared,
     ComparedState,
@@ -36,7 +36,7 @@ def compare_order(request: rpc.CompareRequest) -> CompareOrder:
     selector = None
     if spec.HasField("selector"):
         selector = selector_from_proto(spec.selector, "spec.selector")
-        selector.validate("spec.selector")
+        selector.validate_selector("spec.selector")
     for number in spec.classes:
         known_enum(DifferenceClass, number, "spec.classes")
     if in_columns(spec.form, "spec.form"):
@@ -44,7 +44,7 @@ def compare_order(request: rpc.CompareRequest) -> CompareOrder:
             "spec.form: only VALUE_FORM_ROWS is built in this version", field="spec.form"
         )
     if request.page_size < 0:
-        raise invalid("page_size", "is negative")
+        raise invalid_field("page_size", "is negative")
     setpoint, readback = spec.setpoint_tolerance, spec.readback_tolerance
     return CompareOrder(
         reference=read_state(spec.reference, "spec.reference"),
@@ -69,11 +69,11 @@ def read_state(message: state_pb2.StateRef, field: str) -> ComparedState:
     which = message.WhichOneof("state")
     match which:
         case None:
-            raise invalid(field, "says no state: set `snapshot_id`, `live` or `golden`")
+            raise invalid_field(field, "says no state: set `snapshot_id`, `live` or `golden`")
         case "snapshot_id":
             path = f"{field}.snapshot_id"
             if not message.snapshot_id:
-                raise invalid(path, "is empty")
+                raise invalid_field(path, "is empty")
             return ComparedState(parse_uuid(message.snapshot_id, path), path)
         case "live":
             return ComparedState("", f"{field}.live")
@@ -90,11 +90,13 @@ def read_state(message: state_pb2.StateRef, field: str) -> ComparedState:
             )
 
 
-def responses(compared: Compared, spec: pb.ComparisonSpec) -> Iterator[rpc.CompareResponse | bytes]:
+def compare_responses(
+    compared: Compared, spec: pb.ComparisonSpec
+) -> Iterator[rpc.CompareResponse | bytes]:
     """The messages of the stream; rows as encoded bytes."""
     yield rpc.CompareResponse(header=_comparison_header(compared, spec))
     for chunk in compared.row_chunks():
-        yield wrap(_ROWS, chunk)
+        yield wrap_payload(_ROWS, chunk)
     yield rpc.CompareResponse(end=rpc.ComparisonEnd(next_page_token=compared.next_page_token))
 
 

@@ -25,5 +25,5 @@ class CompareServicer:
     ) -> AsyncIterator[pb.CompareResponse | bytes]:
         """As the contract says."""
         compared = await self._comparer.compare(mapping.compare_order(request))
-        for response in mapping.responses(compared, request.spec):
+        for response in mapping.compare_responses(compared, request.spec):
             yield response

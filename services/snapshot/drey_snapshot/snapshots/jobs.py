@@ -11,7 +11,7 @@ from drey_core.errors import DreyError, NotFound, Reason, Unavailable
 from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection, Database
-from drey_runtime.idempotency import find, once
+from drey_runtime.idempotency import find_answer, run_once
 from drey_runtime.jobs import (
     Job,
     JobCancelled,
@@ -75,9 +75,9 @@ class SnapshotJobs:
 
     def kind(self) -> JobKind:
         """How the worker runs jobs of this kind."""
-        return JobKind(self.handle)
+        return JobKind(self.run_take)
 
-    async def submit(
+    async def submit_take(
         self, request: TakeSnapshotRequest, principal: Principal, wait_s: float
     ) -> TakeOutcome:
         """Take it from the image, or make a job and wait for its end up to `wait_s`.
@@ -87,14 +87,14 @@ class SnapshotJobs:
         order = take_order(request.spec)
         payload = queued_payload(request)
         if request.request_id:
-            async with self._db.acquire() as conn:
-                seen = await find(conn, METHOD, principal.name, request.request_id, payload)
+            async with self._db.acquire_connection() as conn:
+                seen = await find_answer(conn, METHOD, principal.name, request.request_id, payload)
             if seen is not None:
                 return await self._wait_finished(seen.decode(), wait_s)
         try:
             if order.source != Source.IMAGE:
                 return await self._queue_job(order, payload, principal, request.request_id, wait_s)
-            async with self._turns.turn(principal.holder):
+            async with self._turns.take_turn(principal.holder):
                 return await self._take_now(order, payload, principal, request.request_id)
         except CoverageRefusal as refusal:
             if not refusal.details:
@@ -115,7 +115,7 @@ class SnapshotJobs:
 
         async def finish_take(conn: Connection, snapshot_id: str) -> None:
             nonlocal job
-            async with once(conn, METHOD, principal.name, request_id, payload) as slot:
+            async with run_once(conn, METHOD, principal.name, request_id, payload) as slot:
                 if slot.seen is not None:
                     raise _Repeated(slot.seen.decode())
                 job = await record_job(
@@ -130,13 +130,13 @@ class SnapshotJobs:
                 )
                 slot.response = job.id.encode()
 
-        record = await self._taker.store(order, reading, maker, finish_take)
+        record = await self._taker.store_reading(order, reading, maker, finish_take)
         assert job is not None
         return TakeOutcome(job, record)
 
     async def _check_scope(self, order: TakeOrder, principal: Principal) -> Scope:
         """What will be taken; refused where the caller may take some PVs, and not all of these."""
-        scope = await self._taker.check(order)
+        scope = await self._taker.check_order(order)
         require_granted_rows(principal, PERMISSION, scope.view, scope.rows, "taking this snapshot")
         return scope
 
@@ -154,12 +154,12 @@ class SnapshotJobs:
         self._refusals[job_id] = None
         try:
             async with (
-                self._db.transaction() as conn,
-                once(conn, METHOD, principal.name, request_id, payload) as slot,
+                self._db.begin_transaction() as conn,
+                run_once(conn, METHOD, principal.name, request_id, payload) as slot,
             ):
                 if slot.seen is not None:
                     raise _Repeated(slot.seen.decode())
-                await self._store.create(
+                await self._store.create_job(
                     conn,
                     kind=JOB_KIND,
                     principal=principal.name,
@@ -190,7 +190,7 @@ class SnapshotJobs:
 
     async def read_refusal(self, refusal_id: str) -> list[MissingPv]:
         """What was missing where a gate refused. Raises `NotFound`."""
-        missing = await self._snapshots.refusal(refusal_id)
+        missing = await self._snapshots.read_refusal(refusal_id)
         if missing is None:
             raise NotFound(
                 f"id: there is no refusal {refusal_id}, or it is not kept any more",
@@ -212,12 +212,12 @@ class SnapshotJobs:
         """What refused a job that another process ran, or that ended before somebody asked."""
         refusal = refusal_of(error)
         if error.reason is Reason.COVERAGE_TOO_SMALL:
-            missing = await self._snapshots.refusal(job_id)
+            missing = await self._snapshots.read_refusal(job_id)
             if missing is not None:
                 refusal.details = (refusal_detail(missing, job_id),)
         return refusal
 
-    async def handle(self, context: JobContext) -> str:
+    async def run_take(self, context: JobContext) -> str:
         """Run one job; the snapshot's name. Begun again after a death, it makes no second one."""
         try:
             record = await self._run_job(context)
@@ -243,7 +243,7 @@ class SnapshotJobs:
             await asyncio.wait({taking, cancelled}, return_when=asyncio.FIRST_COMPLETED)
             if taking.done():
                 return taking.result()
-            context.check()
+            context.check_cancelled()
             raise AssertionError("unreachable: check() raises when it was cancelled")
         finally:
             for task in (taking, cancelled):
@@ -251,13 +251,13 @@ class SnapshotJobs:
             await asyncio.wait({taking, cancelled})
 
     async def _take_snapshot(self, context: JobContext, order: TakeOrder, maker: Maker) -> Record:
-        scope = await self._taker.scope(order)
+        scope = await self._taker.order_scope(order)
         total = len(scope.rows)
-        context.progress(0, total, "reading")
+        context.report_progress(0, total, "reading")
         reading = await self._taker.gather_values(order, scope)
-        context.progress(total, total, "storing")
+        context.report_progress(total, total, "storing")
 
         async def finish_take(conn: Connection, snapshot_id: str) -> None:
             await context.succeed_in(conn, _RESULT + snapshot_id)
 
-        return await self._taker.store(order, reading, maker, finish_take)
+        return await self._taker.store_reading(order, reading, maker, finish_take)

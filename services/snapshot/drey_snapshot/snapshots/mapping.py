@@ -21,10 +21,10 @@ from drey_core.values import ARRAY, I8
 from drey_runtime.jobs import JobError
 from drey_runtime.mapping.actor import actor
 from drey_runtime.mapping.selector import selector_from_proto, selector_to_proto
-from drey_runtime.mapping.times import time_bound, timestamp
+from drey_runtime.mapping.times import time_bound, timestamp_message
 from drey_runtime.paging import in_chunks
 from drey_snapshot.snapshots.adapters.store import SnapshotFilter
-from drey_snapshot.snapshots.domain.chosen import decode_selector, shortened
+from drey_snapshot.snapshots.domain.chosen import decode_selector, shorten_selector
 from drey_snapshot.snapshots.domain.gates import MissingPv
 from drey_snapshot.snapshots.domain.order import (
     DEFAULT_MAX_AGE_NS,
@@ -49,7 +49,7 @@ _MOST_SHOWN, _MOST_SHOWN_BYTES = 10, 2000
 _EDITABLE = ("title", "comment", "labels")
 
 
-def invalid(field: str, message: str) -> InvalidArgument:
+def invalid_field(field: str, message: str) -> InvalidArgument:
     """A field that breaks its documented limits."""
     return InvalidArgument(f"{field}: {message}", field=field, metadata={"field": field})
 
@@ -58,7 +58,7 @@ def duration_ns(message: Duration, field: str) -> int:
     """A duration in nanoseconds; refuses negative ones."""
     nanos = message.seconds * 10**9 + message.nanos
     if nanos < 0:
-        raise invalid(field, "is negative")
+        raise invalid_field(field, "is negative")
     return nanos
 
 
@@ -73,12 +73,12 @@ def take_order(spec: snapshot_pb2.SnapshotSpec) -> TakeOrder:
             field="spec.instant_ns",
         )
     selector = selector_from_proto(spec.selector, "spec.selector")
-    selector.validate("spec.selector")
+    selector.validate_selector("spec.selector")
     timeout = DEFAULT_READ_TIMEOUT_S
     if spec.HasField("read_timeout"):
         timeout = duration_ns(spec.read_timeout, "spec.read_timeout") / 1e9
         if not 0 < timeout <= MAX_READ_TIMEOUT_S:
-            raise invalid(
+            raise invalid_field(
                 "spec.read_timeout", f"must be above 0, at most {MAX_READ_TIMEOUT_S:.0f} s"
             )
     source = known_enum(Source, spec.source, "spec.source") or Source.IMAGE
@@ -99,12 +99,12 @@ def _gates_of(message: snapshot_pb2.Gates) -> Gates:
     if message.HasField("max_age"):
         age = duration_ns(message.max_age, "spec.gates.max_age")
     if message.max_missing < 0:
-        raise invalid("spec.gates.max_missing", "is negative; leave it out to allow none")
+        raise invalid_field("spec.gates.max_missing", "is negative; leave it out to allow none")
     missing = None if message.HasField("any_missing") else message.max_missing
     required = None
     if message.HasField("required"):
         required = selector_from_proto(message.required, "spec.gates.required")
-        required.validate("spec.gates.required")
+        required.validate_selector("spec.gates.required")
     return Gates(age, missing, required)
 
 
@@ -181,7 +181,7 @@ def _missing_pv(pv: MissingPv) -> snapshot_pb2.MissingPv:
 def _check_labels(labels: Sequence[str], field: str) -> tuple[str, ...]:
     for i, label in enumerate(labels):
         if not label.strip():
-            raise invalid(f"{field}[{i}]", "is empty")
+            raise invalid_field(f"{field}[{i}]", "is empty")
     return tuple(dict.fromkeys(labels))
 
 
@@ -190,7 +190,7 @@ def known_enum(cls: type[E], number: int, field: str) -> E:
     try:
         return cls(number)
     except ValueError as error:
-        raise invalid(field, f"{number} is not one of its values") from error
+        raise invalid_field(field, f"{number} is not one of its values") from error
 
 
 _CLASS_OF_REASON: dict[Reason, type[DreyError]] = {
@@ -230,7 +230,7 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
     )
     snapshot = snapshot_pb2.Snapshot(
         id=facts.id,
-        take_time=timestamp(facts.time_ns),
+        take_time=timestamp_message(facts.time_ns),
         title=labels.title,
         comment=labels.comment,
         labels=labels.labels,
@@ -263,12 +263,12 @@ def snapshot_message(record: Record) -> snapshot_pb2.Snapshot:
         ],
         job_id=facts.job_id,
         etag=labels.etag,
-        delete_time=timestamp(labels.delete_time_ns),
+        delete_time=timestamp_message(labels.delete_time_ns),
     )
     snapshot.take_duration.FromNanoseconds(facts.duration_ns)
     if record.chosen is not None:
         selector = decode_selector(load_text([record.chosen])[0])
-        shown = shortened(selector)
+        shown = shorten_selector(selector)
         snapshot.selector.CopyFrom(selector_to_proto(shown))
         snapshot.selector_shortened = shown is not selector
     return snapshot
@@ -285,7 +285,7 @@ def _golden_mark(mark: GoldenMark) -> snapshot_pb2.GoldenMark:
 def list_filter(request: snapshot_service_pb2.ListSnapshotsRequest) -> SnapshotFilter:
     """The filter of a list. Raises `InvalidArgument`."""
     if request.digest and not _DIGEST.fullmatch(request.digest):
-        raise invalid("digest", "is not 64 hexadecimal digits")
+        raise invalid_field("digest", "is not 64 hexadecimal digits")
     return SnapshotFilter(
         search=request.search,
         labels=tuple(dict.fromkeys(request.labels)),
@@ -304,11 +304,11 @@ def label_changes(request: snapshot_service_pb2.UpdateSnapshotRequest) -> dict[s
     """New values by field name. Raises `InvalidArgument` for an empty or a wrong mask."""
     paths = list(dict.fromkeys(request.update_mask.paths))
     if not paths:
-        raise invalid("update_mask", f"names no field; it may name {', '.join(_EDITABLE)}")
+        raise invalid_field("update_mask", f"names no field; it may name {', '.join(_EDITABLE)}")
     changes: dict[str, object] = {}
     for path in paths:
         if path not in _EDITABLE:
-            raise invalid(
+            raise invalid_field(
                 "update_mask", f"{path!r} cannot be changed; only {', '.join(_EDITABLE)} can"
             )
         value = getattr(request.snapshot, path)
@@ -371,9 +371,9 @@ def _fill_metadata(
 def history_order(request: snapshot_service_pb2.GetPvHistoryRequest) -> HistoryOrder:
     """The order in a request. Raises `InvalidArgument`."""
     if not request.number and not request.name:
-        raise invalid("number", "say which PV, by number or by name")
+        raise invalid_field("number", "say which PV, by number or by name")
     if request.role not in value_pb2.ChannelRole.values():
-        raise invalid("role", f"{request.role} is not one of its values")
+        raise invalid_field("role", f"{request.role} is not one of its values")
     return HistoryOrder(
         request.number,
         request.name,

@@ -9,7 +9,7 @@ import grpc
 
 from drey.internal.reference.v1 import reference_service_pb2 as rpc
 from drey_core.errors import Unimplemented
-from drey_core.wire_values import wrap
+from drey_core.wire_values import wrap_payload
 from drey_runtime.directory_codec import encode_catalog, encode_metadata
 from drey_runtime.paging import in_chunks
 from drey_snapshot.snapshots.compare_mapping import read_state
@@ -36,7 +36,7 @@ class ReferenceServicer:
                 f"{state.field}: the live machine cannot be the reference; name a snapshot",
                 field=state.field,
             )
-        return await self._reader.living(state.snapshot_id, state.field)
+        return await self._reader.living_snapshot(state.snapshot_id, state.field)
 
     async def ReadReference(
         self, request: rpc.ReadReferenceRequest, context: Context
@@ -55,4 +55,4 @@ class ReferenceServicer:
         for pages in in_chunks(metadata, len):
             yield rpc.ReadReferenceResponse(metadata_pages=pages)
         for chunk in SnapshotRows(record, view, view.rows).column_chunks():
-            yield wrap(_COLUMNS, chunk)
+            yield wrap_payload(_COLUMNS, chunk)

@@ -13,10 +13,10 @@ from drey.snapshot.v1 import snapshot_service_pb2 as pb
 from drey_core.errors import Unimplemented
 from drey_core.ids import parse_uuid
 from drey_core.token import decode_page_token, query_hash
-from drey_core.wire_values import wrap
+from drey_core.wire_values import wrap_payload
 from drey_runtime.auth import current_principal
 from drey_runtime.database import Connection, Database
-from drey_runtime.idempotency import Slot, once
+from drey_runtime.idempotency import Slot, run_once
 from drey_runtime.mapping.form import in_columns
 from drey_runtime.mapping.job import job_to_proto
 from drey_runtime.mapping.selector import selector_from_proto
@@ -61,7 +61,7 @@ class SnapshotServicer:
         remaining = context.time_remaining()
         if remaining is not None:
             wait_s = min(wait_s, max(remaining - _ANSWER_S, 0))
-        taken = await self._jobs.submit(request, current_principal.get(), wait_s)
+        taken = await self._jobs.submit_take(request, current_principal.get(), wait_s)
         return pb.TakeSnapshotResponse(
             job=job_to_proto(taken.job),
             snapshot=mapping.snapshot_message(taken.record) if taken.record else None,
@@ -100,10 +100,10 @@ class SnapshotServicer:
                 yield pb.ReadSnapshotResponse(metadata=chunk)
         if as_columns:
             for columns in reading.column_chunks():
-                yield wrap(_COLUMNS, columns)
+                yield wrap_payload(_COLUMNS, columns)
         else:
             for rows in reading.row_chunks():
-                yield wrap(_ROWS, rows)
+                yield wrap_payload(_ROWS, rows)
 
     async def ListSnapshots(
         self, request: pb.ListSnapshotsRequest, context: Context
@@ -140,11 +140,11 @@ class SnapshotServicer:
         changes = mapping.label_changes(request)
         principal = current_principal.get()
         async with (
-            self._db.transaction() as conn,
+            self._db.begin_transaction() as conn,
             self._once_only(conn, "UpdateSnapshot", request) as slot,
         ):
             if slot.seen is None:
-                record = await self._manager.update(
+                record = await self._manager.update_snapshot(
                     conn, snapshot_id, request.snapshot.etag, changes, principal
                 )
                 answer = pb.UpdateSnapshotResponse(snapshot=mapping.snapshot_message(record))
@@ -159,7 +159,7 @@ class SnapshotServicer:
         key = (request.scope, request.label)
         principal = current_principal.get()
         async with (
-            self._db.transaction() as conn,
+            self._db.begin_transaction() as conn,
             self._once_only(conn, "SetGolden", request) as slot,
         ):
             if slot.seen is None:
@@ -180,7 +180,7 @@ class SnapshotServicer:
         key = (request.scope, request.label)
         principal = current_principal.get()
         async with (
-            self._db.transaction() as conn,
+            self._db.begin_transaction() as conn,
             self._once_only(conn, "ClearGolden", request) as slot,
         ):
             if slot.seen is None:
@@ -198,11 +198,13 @@ class SnapshotServicer:
         snapshot_id = parse_uuid(request.id, "id")
         principal = current_principal.get()
         async with (
-            self._db.transaction() as conn,
+            self._db.begin_transaction() as conn,
             self._once_only(conn, "DeleteSnapshot", request) as slot,
         ):
             if slot.seen is None:
-                record = await self._manager.delete(conn, snapshot_id, request.etag, principal)
+                record = await self._manager.delete_snapshot(
+                    conn, snapshot_id, request.etag, principal
+                )
                 answer = pb.DeleteSnapshotResponse(snapshot=mapping.snapshot_message(record))
                 slot.response = answer.SerializeToString()
         return slot.response or b""
@@ -214,11 +216,11 @@ class SnapshotServicer:
         snapshot_id = parse_uuid(request.id, "id")
         principal = current_principal.get()
         async with (
-            self._db.transaction() as conn,
+            self._db.begin_transaction() as conn,
             self._once_only(conn, "UndeleteSnapshot", request) as slot,
         ):
             if slot.seen is None:
-                record = await self._manager.undelete(conn, snapshot_id, principal)
+                record = await self._manager.undelete_snapshot(conn, snapshot_id, principal)
                 answer = pb.UndeleteSnapshotResponse(snapshot=mapping.snapshot_message(record))
                 slot.response = answer.SerializeToString()
         return slot.response or b""
@@ -230,14 +232,14 @@ class SnapshotServicer:
         if request.HasField("near"):
             raise Unimplemented("near is not built in this version", field="near")
         order = mapping.history_order(request)
-        async for chunk in self._historian.history(order):
+        async for chunk in self._historian.read_history(order):
             yield chunk
 
     async def VerifySnapshot(
         self, request: pb.VerifySnapshotRequest, context: Context
     ) -> pb.VerifySnapshotResponse:
         """As the contract says."""
-        check = await self._manager.verify(parse_uuid(request.id, "id"))
+        check = await self._manager.verify_snapshot(parse_uuid(request.id, "id"))
         return pb.VerifySnapshotResponse(
             intact=not check.findings, pages=check.pages, findings=check.findings
         )
@@ -252,7 +254,7 @@ class SnapshotServicer:
         | pb.DeleteSnapshotRequest
         | pb.UndeleteSnapshotRequest,
     ) -> AbstractAsyncContextManager[Slot]:
-        return once(
+        return run_once(
             conn,
             f"/{SERVICE}/{method}",
             current_principal.get().name,

@@ -319,7 +319,7 @@ cdef class Table:
 
     def drain(self, int64_t max_heap):
         """The dirty rows as (key, kind, state, origin, severity, status, source_time,
-        receive_time, data, merged, heap); see `ChannelTable.drain`. All are the caller's own.
+        receive_time, data, merged, heap); see `ChannelTable.drain_updates`. All are the caller's own.
         """
         cdef Shared* t = self.t
         cdef int64_t size, i

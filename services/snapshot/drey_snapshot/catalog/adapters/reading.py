@@ -14,7 +14,7 @@ from drey_snapshot.catalog.domain.tags import (
     TagBook,
     TagGroup,
     TagTombstone,
-    ordered,
+    order_groups,
     tags_ordered,
 )
 
@@ -96,7 +96,7 @@ async def _read_pvs(conn: Connection, where: str, *arguments: object) -> PvTable
         after = row["number"][-1]
     columns["tags"] = _split_tags(columns["tags"])
     columns["policy"] = list(map(policies.from_json, columns["policy"]))
-    return PvTable.of(columns)
+    return PvTable.table_of_columns(columns)
 
 
 def _split_tags(texts: list[str]) -> list[tuple[int, ...]]:
@@ -117,7 +117,7 @@ async def read_tags(conn: Connection, version: int) -> TagBook:
         members.setdefault(row["group_id"], []).append(Tag(row["number"], row["id"], row["name"]))
     return TagBook(
         version,
-        ordered(
+        order_groups(
             TagGroup(
                 row["id"],
                 row["name"],

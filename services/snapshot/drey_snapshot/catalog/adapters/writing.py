@@ -36,7 +36,7 @@ async def read_counters(conn: Connection) -> Counters:
     return Counters(*row)
 
 
-async def write(conn: Connection, changes: Changes) -> None:
+async def write_changes(conn: Connection, changes: Changes) -> None:
     """Write everything and the new version. The transaction holds the catalog's lock."""
     if changes.tags_changed:
         await _write_tags(conn, changes)
@@ -72,14 +72,14 @@ async def _update_rows(conn: Connection, drafts: Sequence[Draft]) -> None:
     await _copy_lines(conn, "pv_new", None, COLUMNS, _copy_rows(table_of(drafts)))
     numbers = sorted(draft.number for draft in drafts)
     # names are made free first, by ones that nobody can have: two PVs may exchange theirs
-    for some in _sliced(numbers):
+    for some in _slice_items(numbers):
         await conn.execute(
             "UPDATE catalog.pv SET name = chr(1) || pv.number FROM pv_new AS new"
             " WHERE pv.number = new.number AND new.number BETWEEN $1 AND $2"
             " AND pv.delete_time_ns = 0 AND (pv.name <> new.name OR new.delete_time_ns <> 0)",
             *(some[0], some[-1]),
         )
-    for some in _sliced(numbers):
+    for some in _slice_items(numbers):
         await conn.execute(
             f"UPDATE catalog.pv SET {_SETS} FROM pv_new AS new"
             " WHERE pv.number = new.number AND new.number BETWEEN $1 AND $2",
@@ -90,7 +90,7 @@ async def _update_rows(conn: Connection, drafts: Sequence[Draft]) -> None:
 
 async def _write_channels(conn: Connection, changes: Changes) -> None:
     for numbers, retire_time_ns in ((changes.retired, changes.now_ns), (changes.revived, 0)):
-        for some in _sliced(numbers):
+        for some in _slice_items(numbers):
             await conn.execute(
                 "UPDATE catalog.channel SET retire_time_ns = $2 WHERE number = ANY($1::bigint[])",
                 *(some, retire_time_ns),
@@ -220,7 +220,7 @@ async def _next_chunk(lines: Iterator[str]) -> bytes:
     return await asyncio.to_thread(lambda: "".join(islice(lines, _LINES)).encode())
 
 
-def _sliced(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def _slice_items(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[i : i + _STATEMENT_ROWS] for i in range(0, len(items), _STATEMENT_ROWS))
 
 

@@ -51,7 +51,7 @@ class Changes:
     version: int
     counters: Counters
     now_ns: int
-    added: PvTable = field(default_factory=PvTable.empty)
+    added: PvTable = field(default_factory=PvTable.empty_table)
     """PVs that came in bulk, with channels given out for the first time."""
     inserted: list[Draft] = field(default_factory=list)
     updated: list[Draft] = field(default_factory=list)

@@ -15,7 +15,7 @@ from drey_snapshot.catalog.domain.policy import (
     PolicySpeaker,
     Said,
     SpeakerKind,
-    effective,
+    effective_policy,
     part_at_fault,
 )
 from drey_snapshot.catalog.domain.table import I8, PvTable
@@ -45,7 +45,7 @@ class DefaultPolicy:
         """Changes with every change of it."""
         return f"{self.version:x}"
 
-    def subject(self, tags: TagBook) -> str:
+    def subject_name(self, tags: TagBook) -> str:
         """Whose PVs, for people: a device, or group/tag."""
         group, tag = tags.by_number.get(self.tag, (None, None))
         return self.device if group is None or tag is None else f"{group.name}/{tag.name}"
@@ -74,9 +74,9 @@ class PolicyBook:
 
     def with_policy(self, policy: DefaultPolicy) -> PolicyBook:
         """With one that is new, or in the place of the one of its id."""
-        return PolicyBook(self.version, (*self.without(policy.id).listed, policy))
+        return PolicyBook(self.version, (*self.without_policy(policy.id).listed, policy))
 
-    def without(self, id: str) -> PolicyBook:
+    def without_policy(self, id: str) -> PolicyBook:
         """Without the one of an id."""
         return PolicyBook(self.version, tuple(each for each in self.listed if each.id != id))
 
@@ -94,7 +94,7 @@ class PolicyBook:
                 by_tag.append((PolicySpeaker(SpeakerKind.TAG, tag.name, group.name), policy.policy))
         by_tag.sort(key=lambda entry: (entry[0].group.casefold(), entry[0].name.casefold()))
         of_device = self.by_device.get(device)
-        return effective(
+        return effective_policy(
             own,
             by_tag,
             None

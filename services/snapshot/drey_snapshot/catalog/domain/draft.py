@@ -76,7 +76,9 @@ def drafts_of(table: PvTable, rows: Sequence[int]) -> Iterator[Draft]:
 
 def table_of(drafts: Sequence[Draft]) -> PvTable:
     """Columns of PVs, in their order."""
-    return PvTable.of({name: [getattr(draft, name) for draft in drafts] for name in COLUMNS})
+    return PvTable.table_of_columns(
+        {name: [getattr(draft, name) for draft in drafts] for name in COLUMNS}
+    )
 
 
 def copy_of(draft: Draft) -> Draft:
@@ -89,7 +91,7 @@ _TOLERANCES = tuple((r, p) for r in ("setpoint", "readback") for p in ("absolute
 _tolerances = attrgetter(*(f"{role}_{part}" for role, part in _TOLERANCES))
 
 
-def check(draft: Draft, path: str) -> None:
+def check_draft(draft: Draft, path: str) -> None:
     """Rules over more than one field. `path` is that of the PV in the request, without a dot."""
     if not draft.setpoint_address and not draft.readback_address:
         raise _refuse_field(
@@ -97,7 +99,7 @@ def check(draft: Draft, path: str) -> None:
             "a PV needs the address of a setpoint, of a readback, or both",
         )
     if draft.policy is not NO_POLICY:
-        policies.check(
+        policies.check_policy(
             draft.policy,
             has_readback=bool(draft.readback_address),
             path=f"{path}.restore_policy",
@@ -114,7 +116,7 @@ def _refuse_field(field: str, why: str) -> InvalidArgument:
     return InvalidArgument(f"{field}: {why}", field=field, metadata={"field": field})
 
 
-def differing(one: Draft, other: Draft) -> list[str]:
+def differing_fields(one: Draft, other: Draft) -> list[str]:
     """Names of the fields of `CONTENT` in which two PVs differ."""
     if _content(one) == _content(other):
         return []

@@ -20,14 +20,21 @@ from drey_snapshot.catalog.domain.changes import (
     Counters,
     NewChannel,
 )
-from drey_snapshot.catalog.domain.draft import Draft, check, copy_of, differing, draft_of, drafts_of
+from drey_snapshot.catalog.domain.draft import (
+    Draft,
+    check_draft,
+    copy_of,
+    differing_fields,
+    draft_of,
+    drafts_of,
+)
 from drey_snapshot.catalog.domain.edit_policies import PolicyEdit
 from drey_snapshot.catalog.domain.edit_tags import TagEdit
 from drey_snapshot.catalog.domain.numbering import channel_numbers
 from drey_snapshot.catalog.domain.table import I8, PvTable
 from drey_snapshot.catalog.domain.tags import (
     TagBook,
-    ordered,
+    order_groups,
 )
 
 
@@ -93,18 +100,20 @@ class Edit(TagEdit, PolicyEdit):
     @property
     def tags(self) -> TagBook:
         """Groups and tags as they are after what was done so far."""
-        return TagBook(self.version, ordered(self._groups.values()))
+        return TagBook(self.version, order_groups(self._groups.values()))
 
     # --- PVs ---
 
-    def create(self, draft: Draft, tags: Sequence[tuple[str, str]] = (), path: str = "pv") -> Draft:
+    def create_pv(
+        self, draft: Draft, tags: Sequence[tuple[str, str]] = (), path: str = "pv"
+    ) -> Draft:
         """Add a PV: its content is taken, numbers, id and times are made.
 
         `tags` are (group, tag) names beside those that the draft has; they are made where they
         are not there.
         """
         draft.name = draft.name or draft.setpoint_address or draft.readback_address
-        check(draft, path)
+        check_draft(draft, path)
         self._refusenamename_taken(draft.name, 0, path)
         draft.tags = self._with_tags(draft.tags, tags)
         draft.number, self._next_pv = self._next_pv, self._next_pv + 1
@@ -127,7 +136,7 @@ class Edit(TagEdit, PolicyEdit):
         number = np.arange(self._next_pv, self._next_pv + n)
         self._next_pv += n
         now = np.full(n, self.now_ns)
-        more = PvTable.of(
+        more = PvTable.table_of_columns(
             {
                 **content,
                 "number": number,
@@ -141,9 +150,9 @@ class Edit(TagEdit, PolicyEdit):
             }
         )
         self._names.update(zip(content["name"], number.tolist(), strict=True))
-        self._changes.added = self._changes.added.merged(more)
+        self._changes.added = self._changes.added.merge_changed(more)
 
-    def update(
+    def update_pv(
         self,
         before: Draft,
         after: Draft,
@@ -155,12 +164,12 @@ class Edit(TagEdit, PolicyEdit):
         `tags`, where given, take the place of those it has. Returns the names of the fields that
         differ; nothing happens when none does.
         """
-        check(after, path)
+        check_draft(after, path)
         if after.name != before.name:
             self._refusenamename_taken(after.name, after.number, path)
         if tags is not None:
             after.tags = self._with_tags((), tags)
-        changed = differing(before, after)
+        changed = differing_fields(before, after)
         if not changed:
             return []
         moved = after.protocol != before.protocol
@@ -177,7 +186,7 @@ class Edit(TagEdit, PolicyEdit):
         self._keep_draft(after)
         return changed
 
-    def delete(self, draft: Draft) -> Draft:
+    def delete_pv(self, draft: Draft) -> Draft:
         """Make a tombstone of a living PV."""
         draft.delete_time_ns = draft.update_time_ns = self.now_ns
         draft.version = self.version
@@ -188,7 +197,7 @@ class Edit(TagEdit, PolicyEdit):
         self._keep_draft(draft)
         return draft
 
-    def undelete(self, draft: Draft, path: str = "id") -> Draft:
+    def undelete_pv(self, draft: Draft, path: str = "id") -> Draft:
         """Bring a tombstone back, under its number and its channels' numbers."""
         self._refusenamename_taken(draft.name, draft.number, path)
         draft.delete_time_ns = 0
@@ -240,11 +249,11 @@ class Edit(TagEdit, PolicyEdit):
 
     # --- the end ---
 
-    def discard(self) -> None:
+    def discard_changes(self) -> None:
         """Forget everything: `changes` will have nothing to write."""
         self._discarded = True
 
-    def changes(self) -> Changes:
+    def made_changes(self) -> Changes:
         """What is to be written."""
         changes = self._changes
         if self._discarded:

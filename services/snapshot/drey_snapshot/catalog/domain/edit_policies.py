@@ -53,7 +53,9 @@ class PolicyEdit:
 
     def delete_policy(self, policy: DefaultPolicy) -> None:
         """Delete it. Raises POLICY_CONTRADICTION."""
-        self._refuse_contradictions(policy, self.state.policies.without(policy.id), is_set=False)
+        self._refuse_contradictions(
+            policy, self.state.policies.without_policy(policy.id), is_set=False
+        )
         self._changes.dropped_policies.append(policy)
 
     def _set_policy(self, policy: DefaultPolicy) -> DefaultPolicy:

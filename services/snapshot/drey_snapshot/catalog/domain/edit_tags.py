@@ -42,7 +42,7 @@ class TagEdit(ABC):
         """The PVs of some rows of the state, as they are now."""
 
     @abstractmethod
-    def update(self, before: Draft, after: Draft) -> list[str]:
+    def update_pv(self, before: Draft, after: Draft) -> list[str]:
         """Change a PV; names of the fields that differ."""
 
     def _with_tags(
@@ -197,7 +197,7 @@ class TagEdit(ABC):
         for draft in self.at_rows(rows):
             after = copy_of(draft)
             after.tags = tuple(sorted({*draft.tags, tombstone.number}))
-            self.update(draft, after)
+            self.update_pv(draft, after)
         return {int(self.state.table.number[row]) for row in rows}
 
     def _bury_tag(
@@ -221,7 +221,7 @@ class TagEdit(ABC):
         for draft in self.at_rows(self._tag_carriers({tag.number})):
             after = copy_of(draft)
             after.tags = tuple(sorted({into.number if n == tag.number else n for n in draft.tags}))
-            count += bool(self.update(draft, after))
+            count += bool(self.update_pv(draft, after))
         self.delete_tag(group, tag, force=True)
         return count
 
@@ -314,7 +314,7 @@ class TagEdit(ABC):
         for draft in self.at_rows(rows):
             after = copy_of(draft)
             after.tags = tuple(n for n in draft.tags if n not in numbers)
-            self.update(draft, after)
+            self.update_pv(draft, after)
         return len(rows)
 
 

@@ -43,7 +43,7 @@ def _build_page(
     row: I8,
     setpoint: np.ndarray[tuple[int], np.dtype[np.bool_]],
 ) -> CatalogPage:
-    page = CatalogPage.empty(number)
+    page = CatalogPage.empty_page(number)
     slot = channel - (number << PAGE_SHIFT)
     page.pv_number[slot] = table.number[row]
     page.role[slot] = np.where(setpoint, ROLE_SETPOINT, ROLE_READBACK)

@@ -68,7 +68,7 @@ def from_json(text: str) -> Policy:
     return Policy(**own_fields)
 
 
-def check(policy: Policy, *, has_readback: bool, path: str) -> None:
+def check_policy(policy: Policy, *, has_readback: bool, path: str) -> None:
     """Refuse a policy that contradicts itself or the PV. `path` ends without a dot."""
     if policy.completion == CompletionMode.DONE_CHANNEL and not policy.done_channel:
         raise _refuse_field(
@@ -170,7 +170,7 @@ class PolicySpeaker:
     group: str = ""
 
     @property
-    def text(self) -> str:
+    def speaker_text(self) -> str:
         """For people."""
         if self.kind == SpeakerKind.TAG:
             return f"the tag {self.group}={self.name}"
@@ -195,20 +195,22 @@ class Effective:
     """The part that each of these is about."""
 
 
-def effective(own: Policy, tags: Sequence[Said] = (), device: Said | None = None) -> Effective:
+def effective_policy(
+    own: Policy, tags: Sequence[Said] = (), device: Said | None = None
+) -> Effective:
     """What holds for a PV that says `own`: part by part the PV, its tags, its device."""
     chosen: dict[str, Any] = {}
     sources: list[tuple[str, PolicySpeaker]] = []
     contradictions: list[tuple[str, str]] = []
     for part, names in PARTS.items():
         for statements in ([(OF_PV, own)], tags, [] if device is None else [device]):
-            speaking = [each for each in statements if _speaks(each[1], names)]
+            speaking = [each for each in statements if _speaks_of(each[1], names)]
             if speaking:
-                values, counting = _strictest(part, names, speaking)
+                values, counting = _strictest_values(part, names, speaking)
                 chosen |= values
                 sources += [(part, source) for source in counting]
                 if len(speaking) > 1:
-                    why = _contradictions(part, names, values, speaking)
+                    why = _find_contradictions(part, names, values, speaking)
                     contradictions += [(part, each) for each in why]
                 break
     policy = Policy(**chosen)
@@ -224,15 +226,15 @@ def effective(own: Policy, tags: Sequence[Said] = (), device: Said | None = None
 
 def part_at_fault(policy: Policy, part: str) -> str:
     """The part of a policy by which the effective one contradicts itself in `part`; empty: none."""
-    spoken = (each for each in (part, "completion", "timeout") if _speaks(policy, PARTS[each]))
+    spoken = (each for each in (part, "completion", "timeout") if _speaks_of(policy, PARTS[each]))
     return next(spoken, "")
 
 
-def _speaks(policy: Policy, names: Sequence[str]) -> bool:
+def _speaks_of(policy: Policy, names: Sequence[str]) -> bool:
     return any(getattr(policy, name) != _ABSENT[name] for name in names)
 
 
-def _strictest(
+def _strictest_values(
     part: str, names: Sequence[str], statements: Sequence[Said]
 ) -> tuple[dict[str, Any], list[PolicySpeaker]]:
     """(values by name, who says them), of several that speak of a part; else the first."""
@@ -255,11 +257,11 @@ def _strictest(
     return {name: getattr(policy, name) for name in names}, [source]
 
 
-def _contradictions(
+def _find_contradictions(
     part: str, names: Sequence[str], values: dict[str, Any], statements: Sequence[Said]
 ) -> list[str]:
     """Why several that speak of a part cannot all be followed."""
-    who = " and ".join(source.text for source, _ in statements)
+    who = " and ".join(source.speaker_text for source, _ in statements)
     if part == "allowed":
         low, high = values["allowed_low"], values["allowed_high"]
         if low is not None and high is not None and low > high:
@@ -275,7 +277,7 @@ def _contradictions(
 
 def _own_contradictions(policy: Policy) -> list[tuple[str, str]]:
     try:
-        check(policy, has_readback=True, path="policy")
+        check_policy(policy, has_readback=True, path="policy")
     except InvalidArgument as error:
         name = error.field.removeprefix("policy.")
         part = name if name in PARTS else "completion"

@@ -67,7 +67,7 @@ class PvTable:
         return len(self.id)
 
     @classmethod
-    def of(cls, columns: Mapping[str, Any]) -> PvTable:
+    def table_of_columns(cls, columns: Mapping[str, Any]) -> PvTable:
         """From a sequence for each column, all of one length."""
         made: dict[str, Any] = {}
         for name in COLUMNS:
@@ -77,10 +77,10 @@ class PvTable:
         return cls(**made)
 
     @classmethod
-    def empty(cls) -> PvTable:
-        return cls.of({name: [] for name in COLUMNS})
+    def empty_table(cls) -> PvTable:
+        return cls.table_of_columns({name: [] for name in COLUMNS})
 
-    def take(self, rows: I8 | Bools) -> PvTable:
+    def take_rows(self, rows: I8 | Bools) -> PvTable:
         """Some rows, in the order given (or those where a mask holds)."""
         index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         listed = index.tolist()
@@ -90,7 +90,7 @@ class PvTable:
         }
         return PvTable(**made)
 
-    def merged(self, changed: PvTable) -> PvTable:
+    def merge_changed(self, changed: PvTable) -> PvTable:
         """This table with the rows of `changed` put in the place of those of equal number.
 
         Rows of `changed` that are deleted go; the result is ordered by number.
@@ -105,7 +105,7 @@ class PvTable:
             joined_number = np.concatenate([self.number[keep], changed.number[living]])
         order = np.argsort(joined_number, kind="stable")
         if len(keep) == len(self) and np.array_equal(order, np.arange(len(order))):
-            return self._append_rows(changed.take(living))
+            return self._append_rows(changed.take_rows(living))
         kept, new, places = keep.tolist(), living.tolist(), order.tolist()
         made: dict[str, Any] = {}
         for name, column in self._column_items():

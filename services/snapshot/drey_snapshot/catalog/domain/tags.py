@@ -77,7 +77,7 @@ class TagBook:
         )
 
 
-def ordered(groups: Iterable[TagGroup]) -> tuple[TagGroup, ...]:
+def order_groups(groups: Iterable[TagGroup]) -> tuple[TagGroup, ...]:
     """Groups by name without case."""
     return tuple(sorted(groups, key=lambda group: (group.name.casefold(), group.id)))
 
@@ -100,7 +100,7 @@ def with_deleted(
     for t in dead:
         if t.number:
             gone.setdefault(t.group_id, []).append(Tag(t.number, t.id, t.name, t.delete_time_ns))
-    return ordered(
+    return order_groups(
         replace(group, tags=tags_ordered([*group.tags, *gone.get(group.id, ())]))
         for group in group_of.values()
     )

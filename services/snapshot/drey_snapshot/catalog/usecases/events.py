@@ -78,7 +78,7 @@ def _of_policies(changes: Changes, before: CatalogState) -> Iterator[ResourceCha
     changed += [(each, EventKind.DELETED) for each in changes.dropped_policies]
     for each, kind in changed:
         yield ResourceChange(
-            Resource.POLICY, kind, each.id, each.subject(before.tags), etag=each.etag
+            Resource.POLICY, kind, each.id, each.subject_name(before.tags), etag=each.etag
         )
 
 

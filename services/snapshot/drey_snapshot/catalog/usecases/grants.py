@@ -40,7 +40,7 @@ def require_granted_rows(
     selectors = granted_selectors(principal, permission)
     if selectors is None:
         return
-    covered = _covered(view.index, selectors)
+    covered = _covered_mask(view.selector_index, selectors)
     outside = rows[~covered[rows]]
     if len(outside):
         raise principal.refuse_pvs(doing, [view.table.name[row] for row in outside.tolist()])
@@ -54,19 +54,21 @@ def require_granted_changes(
     if selectors is None:
         return
     drafts = [*changes.inserted, *changes.updated]
-    after = table_of(drafts).merged(changes.added) if drafts else changes.added
-    living = before.table.take(np.isin(before.table.number, [draft.number for draft in drafts]))
+    after = table_of(drafts).merge_changed(changes.added) if drafts else changes.added
+    living = before.table.take_rows(
+        np.isin(before.table.number, [draft.number for draft in drafts])
+    )
     dead = table_of([draft for draft in drafts if draft.delete_time_ns])
     parts = (living, before.tags), (after, tags), (dead, tags)
     outside = [
         table.name[row]
         for table, book in parts
-        for row in np.flatnonzero(~_covered(index_of(table, book), selectors)).tolist()
+        for row in np.flatnonzero(~_covered_mask(index_of(table, book), selectors)).tolist()
     ]
     outside += _uncovered_addresses(after, living, tags, selectors)
     if outside:
         raise principal.refuse_pvs("editing", list(dict.fromkeys(outside)))
-    if (changes.groups or changes.new_tags) and not principal.may(_NEW_TAG):
+    if (changes.groups or changes.new_tags) and not principal.has_permission(_NEW_TAG):
         name = changes.groups[0].name if changes.groups else changes.new_tags[0][1].name
         raise PermissionDenied(
             f"{name!r} is no tag or group of the catalog yet, and {principal.name} may edit some"
@@ -75,10 +77,10 @@ def require_granted_changes(
         )
 
 
-def _covered(index: SelectorIndex, selectors: Sequence[Selector]) -> Bools:
+def _covered_mask(index: SelectorIndex, selectors: Sequence[Selector]) -> Bools:
     covered = np.zeros(len(index), bool)
     for selector in selectors:
-        covered |= index.select(selector, allow_unknown=True).mask
+        covered |= index.select_rows(selector, allow_unknown=True).mask
     return covered
 
 
@@ -86,7 +88,7 @@ def _uncovered_addresses(
     after: PvTable, before: PvTable, tags: TagBook, selectors: Sequence[Selector]
 ) -> list[str]:
     """New addresses that no selector covers by name or glob."""
-    explicit = [selector for selector in selectors if selector.explicit]
+    explicit = [selector for selector in selectors if selector.names_explicitly]
     uncovered = []
     for name in ("setpoint_address", "readback_address"):
         old = dict(zip(before.number.tolist(), getattr(before, name), strict=True))
@@ -98,7 +100,7 @@ def _uncovered_addresses(
             ],
             bool,
         )
-        asked = after.take(new)
+        asked = after.take_rows(new)
         blank = [""] * len(asked)
         # neither its id nor its number says anything of where the address leads
         as_names = replace(
@@ -109,6 +111,6 @@ def _uncovered_addresses(
             setpoint_address=blank,
             readback_address=blank,
         )
-        covered = _covered(index_of(as_names, tags), explicit)
+        covered = _covered_mask(index_of(as_names, tags), explicit)
         uncovered += [as_names.name[row] for row in np.flatnonzero(~covered).tolist()]
     return uncovered

@@ -22,7 +22,7 @@ from drey_core.pv_columns import (
 )
 from drey_core.pv_csv import ParsedPvs
 from drey_core.pv_table import NO_POLICY, FileTable, Policy
-from drey_snapshot.catalog.domain.draft import CONTENT, PROTOCOL_CA, Draft, check, copy_of
+from drey_snapshot.catalog.domain.draft import CONTENT, PROTOCOL_CA, Draft, check_draft, copy_of
 from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.domain.table import I8, Bools, PvTable
 
@@ -79,7 +79,7 @@ class Plan:
     groups_added: list[str] = field(default_factory=list)
 
 
-def refuse(parsed: ParsedPvs) -> Plan:
+def refuse_file(parsed: ParsedPvs) -> Plan:
     """The plan of a file with problems: nothing is done, every problem is listed."""
     plan = Plan(rows=len(parsed.table))
     plan.listed = [
@@ -93,7 +93,7 @@ def refuse(parsed: ParsedPvs) -> Plan:
     return plan
 
 
-def decide(edit: Edit, table: FileTable, keep_existing: bool) -> Plan:
+def decide_import(edit: Edit, table: FileTable, keep_existing: bool) -> Plan:
     """Put the rows of a file without problems into the edit, and say what that means.
 
     An edit that nothing was done in yet, for rows are compared with its state.
@@ -140,7 +140,7 @@ def _find_refusals(content: dict[str, Any]) -> dict[int, DreyError]:
         if policy is not NO_POLICY:
             own_fields = {name: column[i] for name, column in zip(CONTENT, columns, strict=True)}
             try:
-                check(Draft(**own_fields), "")
+                check_draft(Draft(**own_fields), "")
             except DreyError as error:
                 refused[i] = error
     return refused
@@ -187,18 +187,18 @@ def _change_existing(
     edit: Edit, plan: Plan, rows: _FileRows, there: I8, at_state: I8, tags: _Tags
 ) -> None:
     """Rows of the file at `there`, whose PVs are the rows `at_state` of the edit's state."""
-    equal = rows.equal(edit.state.table, there, at_state)
+    equal = rows.equal_rows(edit.state.table, there, at_state)
     carried = [edit.state.table.tags[row] for row in at_state.tolist()]
-    wanted = [tags.over(c, index) for c, index in zip(carried, there.tolist(), strict=True)]
+    wanted = [tags.tags_over(c, index) for c, index in zip(carried, there.tolist(), strict=True)]
     equal &= np.array([w == c for w, c in zip(wanted, carried, strict=True)], bool)
     differing = np.flatnonzero(~equal)
     drafts = edit.at_rows(at_state[differing].tolist())
     for i, before in zip(differing.tolist(), drafts, strict=True):
         index = int(there[i])
-        after = rows.over(before, index)
+        after = rows.draft_over(before, index)
         after.tags = wanted[i]
         try:
-            changed = edit.update(before, after, path="")
+            changed = edit.update_pv(before, after, path="")
         except DreyError as error:
             _note_refusal(plan, rows.table, index, error)
             continue
@@ -235,7 +235,7 @@ class _FileRows:
             sources[column] = (name, getattr(table, name).tolist())
         self._plain = [source for column, source in sources.items() if column in table.columns]
 
-    def equal(self, state: PvTable, there: I8, at_state: I8) -> Bools:
+    def equal_rows(self, state: PvTable, there: I8, at_state: I8) -> Bools:
         """Which rows of the file say what the state has already, tags apart."""
         mine, others = there.tolist(), at_state.tolist()
         same = np.ones(len(there), bool)
@@ -252,7 +252,7 @@ class _FileRows:
             same &= np.fromiter(equal_policies, bool, len(there))
         return same
 
-    def over(self, before: Draft, row: int) -> Draft:
+    def draft_over(self, before: Draft, row: int) -> Draft:
         """The PV with what the row says."""
         after = copy_of(before)
         for name, column in self._plain:
@@ -285,7 +285,7 @@ class _Tags:
             tag_numbers = self._known[named] = self._tag_numbers(named)
         return tag_numbers
 
-    def over(self, carried: tuple[int, ...], row: int) -> tuple[int, ...]:
+    def tags_over(self, carried: tuple[int, ...], row: int) -> tuple[int, ...]:
         """Tags of groups that the file does not speak of stay."""
         own_tags = self.of_new(row)
         key = (carried, own_tags)

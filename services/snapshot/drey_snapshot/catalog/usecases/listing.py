@@ -29,7 +29,7 @@ class Page:
 def list_living(
     view: CatalogView, selector: Selector | None, search: str, after: Key | None, size: int
 ) -> Page:
-    """A page of the living PVs. Errors as `SelectorIndex.select`."""
+    """A page of the living PVs. Errors as `SelectorIndex.select_rows`."""
     order = view.name_order
     if selector is not None or search.strip():
         mask = _search_mask(view, selector, search)
@@ -58,16 +58,16 @@ def list_all(
     dead = np.ones(len(tombstones), bool)
     unknown: list[str] = []
     if selector is not None:
-        selection = index.select(selector, allow_unknown=True)
+        selection = index.select_rows(selector, allow_unknown=True)
         dead, unknown = selection.mask, selection.not_found
     if search.strip():
-        dead = dead & index.search(search)
+        dead = dead & index.search_mask(search)
     # a name that only a tombstone has is not unknown
     living = _search_mask(view, selector, search, allow_unknown=True)
     if selector is not None and unknown:
-        _, missing = view.select(selector, allow_unknown=True)
+        _, missing = view.select_numbers(selector, allow_unknown=True)
         if set(missing) & set(unknown):
-            view.select(selector)
+            view.select_numbers(selector)
     for table, mask in ((view.table, living), (tombstones, dead)):
         for row in np.flatnonzero(mask).tolist():
             matches.append((table.name[row], int(table.number[row]), table, row))
@@ -82,9 +82,9 @@ def _search_mask(
 ) -> Bools:
     mask: Bools = np.ones(len(view.table), bool)
     if selector is not None:
-        mask = view.index.select(selector, allow_unknown=allow_unknown).mask
+        mask = view.selector_index.select_rows(selector, allow_unknown=allow_unknown).mask
     if search.strip():
-        mask = mask & view.index.search(search)
+        mask = mask & view.selector_index.search_mask(search)
     return mask
 
 
@@ -93,7 +93,9 @@ def search_devices(counts: Mapping[str, int], search: str) -> list[str]:
     names = sorted(counts)
     if not search.strip():
         return names
-    return [names[index] for index in np.flatnonzero(SearchIndex(names).mask(search)).tolist()]
+    return [
+        names[index] for index in np.flatnonzero(SearchIndex(names).matching_mask(search)).tolist()
+    ]
 
 
 def key_of(draft: Draft) -> Key:

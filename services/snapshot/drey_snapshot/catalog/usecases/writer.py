@@ -11,9 +11,9 @@ from drey_runtime import audit
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import new_id, new_ids, now_ns
 from drey_runtime.database import Connection, Database
-from drey_runtime.idempotency import once
+from drey_runtime.idempotency import run_once
 from drey_runtime.interceptor import permission_of
-from drey_snapshot.catalog.adapters.writing import read_counters, write
+from drey_snapshot.catalog.adapters.writing import read_counters, write_changes
 from drey_snapshot.catalog.domain.changes import CatalogState, Changes
 from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.live_catalog import LiveCatalog
@@ -65,7 +65,7 @@ class CatalogWriter:
         # changes take their turn here rather than on the pool's connections, which others need
         self._turn = asyncio.Lock()
 
-    async def run(self, call: RequestIdentity, decide: Decide) -> bytes:
+    async def write_once(self, call: RequestIdentity, decide: Decide) -> bytes:
         """The response: of `decide`, or of the first call with this request id.
 
         Effects in this order: the catalog's lock, the decision, rows, audit, commit, event. An
@@ -76,11 +76,11 @@ class CatalogWriter:
         written: Changes | None = None
         async with (
             self._turn,
-            self._db.transaction() as conn,
-            once(conn, call.method, principal.name, call.request_id, call.request) as slot,
+            self._db.begin_transaction() as conn,
+            run_once(conn, call.method, principal.name, call.request_id, call.request) as slot,
         ):
             if slot.seen is None:
-                view = await self._catalog.locked(conn)
+                view = await self._catalog.locked_view(conn)
                 state = CatalogState(
                     view.version,
                     view.table,
@@ -91,13 +91,13 @@ class CatalogWriter:
                 )
                 edit = Edit(state, await read_counters(conn), now_ns(), new_id, new_ids)
                 act = await decide(Scene(edit, view, conn))
-                changes = edit.changes()
+                changes = edit.made_changes()
                 if changes.any:
                     permission = permission_of(f"/{call.service}/{call.method}")
                     require_granted_changes(principal, permission, changes, state, edit.tags)
-                    await write(conn, changes)
+                    await write_changes(conn, changes)
                     written = changes
-                    await audit.append(
+                    await audit.append_entry(
                         conn,
                         actor=principal.name,
                         role=principal.roles_text,
@@ -113,6 +113,6 @@ class CatalogWriter:
         if written is not None:
             if written.only_adds:
                 self._catalog.note_written(view.version, written.version, written.added)
-            await self._catalog.announce(written.version)
+            await self._catalog.announce_version(written.version)
         assert slot.response is not None, "decide gave one, or the first call did"
         return slot.response

@@ -55,13 +55,13 @@ class Library:
             kept_view = self._views.get(record.facts.id)
             if kept_view is not None:
                 return kept_view
-            manifest = await self._store.manifest(record.no)
+            manifest = await self._store.read_manifest(record.no)
             where = await self._read_directory(record.facts.directory_hash)
             pages = await self._read_pages(manifest)
             view = ValuesView(
                 where, pages, record.facts.time_ns, tuple(e.value_hash for e in manifest)
             )
-            self._views.put(record.facts.id, view, view.weight)
+            self._views.put_value(record.facts.id, view, view.weight)
             return view
 
     async def directory(self, tree_hash: PageHash) -> DirectoryView:
@@ -72,13 +72,13 @@ class Library:
         async with self._lock:
             return await self._read_directory(tree_hash)
 
-    def keep(self, snapshot_id: str, view: ValuesView) -> None:
+    def keep_view(self, snapshot_id: str, view: ValuesView) -> None:
         """Keep the view of a snapshot that was just taken."""
-        self._views.put(snapshot_id, view, view.weight)
+        self._views.put_value(snapshot_id, view, view.weight)
 
     def keep_directory(self, tree_hash: PageHash, view: DirectoryView) -> None:
         """Keep a directory that was just stored."""
-        self._directories.put(tree_hash, view)
+        self._directories.put_value(tree_hash, view)
 
     def kept_directory(self, tree_hash: PageHash) -> DirectoryView | None:
         """A directory, if it is in memory."""
@@ -92,7 +92,7 @@ class Library:
             data = await self._store.page_data(wanted)
             loaded = await asyncio.to_thread(load_values, [data[h] for h in wanted])
             for h, page in zip(wanted, loaded, strict=True):
-                self._values.put(h, page, len(page[0]) + len(page[1]))
+                self._values.put_value(h, page, len(page[0]) + len(page[1]))
                 held[h] = page
         return held
 
@@ -104,7 +104,7 @@ class Library:
             data = await self._store.page_data(wanted)
             loaded = await asyncio.to_thread(load_times, [data[h] for h in wanted])
             for h, page in zip(wanted, loaded, strict=True):
-                self._times.put(h, page, len(page))
+                self._times.put_value(h, page, len(page))
                 held[h] = page
         return held
 
@@ -130,8 +130,8 @@ class Library:
         names_key = names_hash(entries)
         names = self._names.get(names_key)
         view = await asyncio.to_thread(_assemble_directory, entries, data, names)
-        self._names.put(names_key, view.names)
-        self._directories.put(tree_hash, view)
+        self._names.put_value(names_key, view.names)
+        self._directories.put_value(tree_hash, view)
         return view
 
 

@@ -12,7 +12,7 @@ from drey_core.values import I8
 from drey_runtime.clock import now_ns
 from drey_runtime.image import Image
 from drey_runtime.pulse import Pulses
-from drey_runtime.together import together
+from drey_runtime.together import run_together
 from drey_snapshot.snapshots.domain.gates import ShardPulse
 from drey_snapshot.snapshots.domain.records import ShardStamp
 
@@ -31,7 +31,7 @@ class ImageReading:
 
     def stale_pages(self, max_age_ns: int) -> I8:
         """Numbers of the pages whose shard is not fresh."""
-        stale = [p.stamp.shard for p in self.pulses if not p.fresh(max_age_ns)]
+        stale = [p.stamp.shard for p in self.pulses if not p.is_fresh(max_age_ns)]
         shards = shard_of_page(self.pages.numbers, self.shard_count)
         return self.pages.numbers[np.isin(shards, stale)]
 
@@ -44,7 +44,7 @@ class LiveSource:
 
     async def read_pages(self, numbers: I8) -> ImageReading:
         """Pages by number, ascending, and the pulses of their shards."""
-        pulses, (pages, _) = await together(
+        pulses, (pages, _) = await run_together(
             self._pulses.read_pulses(), self._image.read_pages(numbers.tolist())
         )
         used = np.unique(shard_of_page(numbers, self._shards)).tolist()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from drey_core.directory import MetadataIndex, MetadataPage
-from drey_core.distinct import distinct
+from drey_core.distinct import distinct_values
 from drey_core.errors import Unavailable
 from drey_core.page_storage import store_text
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageHash, hash_bytes
@@ -38,14 +38,14 @@ class KnownMetadata:
     known: dict[int, KnownPage]
     index: MetadataIndex
 
-    def relabeled(self, labels: Mapping[int, tuple[bytes, ...]]) -> KnownMetadata:
+    def with_labels(self, labels: Mapping[int, tuple[bytes, ...]]) -> KnownMetadata:
         """The same, with other labels of some channels; empty ones are not known."""
         known = dict(self.known)
         channels = np.array(sorted(labels), np.int64)
-        for number in distinct(channels >> PAGE_SHIFT).tolist():
+        for number in distinct_values(channels >> PAGE_SHIFT).tolist():
             of_page = channels[channels >> PAGE_SHIFT == number].tolist()
             before = known.get(number)
-            page = MetadataPage.empty(number) if before is None else before.page
+            page = MetadataPage.empty_page(number) if before is None else before.page
             changed = page.labels | {c & PAGE_MASK: labels[c] for c in of_page}
             page = replace(page, labels={slot: texts for slot, texts in changed.items() if texts})
             raw = encode_metadata(page)
@@ -63,11 +63,11 @@ class MetadataSource:
         self._lock = asyncio.Lock()
 
     @property
-    def cached(self) -> KnownMetadata:
+    def cached_metadata(self) -> KnownMetadata:
         """As last read, without asking Redis."""
         return self._live
 
-    async def current(self) -> KnownMetadata:
+    async def current_metadata(self) -> KnownMetadata:
         """As it is now; one small read where nothing changed. `Unavailable` without Redis."""
         async with self._lock:
             stamps = await self._read_stamps()
@@ -95,7 +95,7 @@ class MetadataSource:
     async def current_or_cached(self) -> KnownMetadata:
         """As `current`, or as last read while Redis is away."""
         try:
-            return await self.current()
+            return await self.current_metadata()
         except Unavailable:
             return self._live
 

@@ -47,7 +47,7 @@ class CaReader:
             await self._forget_others(table, living)
             await self._add_channels(table, channels, addresses)
             slots = self._slots[np.searchsorted(self._channels, channels)]
-        result = await table.read(slots, timeout)
+        result = await table.read_values(slots, timeout)
         return replace(result.values, key=channels)
 
     async def read_labels(
@@ -61,8 +61,8 @@ class CaReader:
         async with self._lock:
             table = await self._open_table()
             slots = self._slots[np.searchsorted(self._channels, channels)]
-        texts = (await table.read(slots, timeout, kind=Kind.STRING)).values
-        labels = table.info(slots).labels
+        texts = (await table.read_values(slots, timeout, kind=Kind.STRING)).values
+        labels = table.read_info(slots).labels
         return [(labels[row], texts.value(row)) for row in range(len(channels))]
 
     def why_refused(self, channels: I8) -> str:
@@ -91,14 +91,14 @@ class CaReader:
     async def _forget_others(self, table: ChannelTable, living: I8) -> None:
         gone = ~np.isin(self._channels, living)
         if gone.any():
-            await table.remove(self._slots[gone])
+            await table.remove_slots(self._slots[gone])
             self._channels, self._slots = self._channels[~gone], self._slots[~gone]
 
     async def _add_channels(self, table: ChannelTable, channels: I8, addresses: list[str]) -> None:
         new = np.flatnonzero(~np.isin(channels, self._channels))
         if len(new) == 0:
             return
-        slots = await table.add([addresses[i] for i in new.tolist()])
+        slots = await table.add_channels([addresses[i] for i in new.tolist()])
         joined = np.concatenate([self._channels, channels[new]])
         order = np.argsort(joined, kind="stable")
         self._channels = joined[order]

@@ -190,7 +190,7 @@ class SnapshotStore:
     def __init__(self, db: Database) -> None:
         self.db = db
 
-    async def insert(
+    async def insert_snapshot(
         self,
         conn: Connection,
         facts: Facts,
@@ -259,7 +259,7 @@ class SnapshotStore:
         row = await self._read_once(fetch_row)
         return _to_record(row) if row else None
 
-    async def locked(self, conn: Connection, snapshot_id: str) -> Record | None:
+    async def lock_snapshot(self, conn: Connection, snapshot_id: str) -> Record | None:
         """A snapshot whose labels nobody else changes until the transaction ends."""
         await conn.execute(_LOCK, snapshot_id)
         # In a statement of its own, which sees what was committed while this one waited.
@@ -300,7 +300,7 @@ class SnapshotStore:
             "DELETE FROM snapshot.golden WHERE scope = $1 AND label = $2", scope, label
         )
 
-    async def relabel(self, conn: Connection, no: int, labels: Labels) -> None:
+    async def replace_labels(self, conn: Connection, no: int, labels: Labels) -> None:
         """Store changed labels; their version grows by one."""
         await conn.execute(
             _RELABEL,
@@ -329,7 +329,7 @@ class SnapshotStore:
         assert row is not None, "an aggregate has one row"
         return int(row[0])
 
-    async def manifest(self, no: int) -> list[ManifestEntry]:
+    async def read_manifest(self, no: int) -> list[ManifestEntry]:
         """The pages of a snapshot, by page number: one index range."""
 
         async def fetch_rows(conn: Connection) -> list[Row]:
@@ -361,7 +361,7 @@ class SnapshotStore:
 
         return {row[0]: row[1] for row in await self._read_once(fetch_rows)}
 
-    async def history(
+    async def read_history(
         self, pages: Sequence[int], begin: int, end: int, *, deleted: bool = False
     ) -> HistoryList:
         """Some pages through all living snapshots, or deleted ones too: one index range a page."""
@@ -384,10 +384,10 @@ class SnapshotStore:
     async def add_refusal(self, refusal_id: str, missing: Sequence[MissingPv]) -> None:
         """Keep what was missing, once an id; the oldest of more than 1,000 lists are forgotten."""
         stored = await asyncio.to_thread(lambda: store_text(json.dumps(missing).encode()))
-        async with self.db.acquire() as conn:
+        async with self.db.acquire_connection() as conn:
             await conn.execute(_ADD_REFUSAL, refusal_id, now_ns(), stored, _KEPT_REFUSALS - 1)
 
-    async def refusal(self, refusal_id: str) -> list[MissingPv] | None:
+    async def read_refusal(self, refusal_id: str) -> list[MissingPv] | None:
         """What was missing; None where there is no such list, or not any more."""
 
         async def fetch_refusal(conn: Connection) -> Row | None:
@@ -402,7 +402,7 @@ class SnapshotStore:
 
     async def _read_once(self, action: Callable[[Connection], Awaitable[T]]) -> T:
         """Not repeated while Postgres is away: the caller is told at once."""
-        async with self.db.acquire() as conn:
+        async with self.db.acquire_connection() as conn:
             return await action(conn)
 
 

@@ -25,7 +25,7 @@ def decode_selector(raw: bytes) -> Selector:
     return _parse_selector(json.loads(raw))
 
 
-def shortened(selector: Selector) -> Selector:
+def shorten_selector(selector: Selector) -> Selector:
     """The selector with the first of its names, ids and numbers; itself where it has few."""
     inner = selector.excluding
     short = replace(
@@ -33,7 +33,7 @@ def shortened(selector: Selector) -> Selector:
         names=selector.names[:SHOWN],
         ids=selector.ids[:SHOWN],
         numbers=selector.numbers[:SHOWN],
-        excluding=None if inner is None else shortened(inner),
+        excluding=None if inner is None else shorten_selector(inner),
     )
     return selector if short == selector else short
 

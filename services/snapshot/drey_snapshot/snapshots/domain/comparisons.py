@@ -46,7 +46,7 @@ class Comparisons:
     each: tuple[Differences, ...]
 
     @property
-    def numbers(self) -> I8:
+    def pv_numbers(self) -> I8:
         """Numbers of the PVs, ascending: the rows of all."""
         return self.each[0].numbers
 
@@ -61,7 +61,7 @@ class Comparisons:
         return self._row_texts(lambda directory: directory.names)
 
     @cached_property
-    def devices(self) -> list[str]:
+    def device_names(self) -> list[str]:
         """Device of each PV, as `names`."""
         return self._row_texts(lambda directory: directory.devices)
 
@@ -82,7 +82,7 @@ class Comparisons:
     @cached_property
     def first_different(self) -> I8:
         """Of each PV, which of the others is the earliest in which it is DIFFERENT; -1: none."""
-        first = np.full(len(self.numbers), -1)
+        first = np.full(len(self.pv_numbers), -1)
         by_time = sorted(range(len(self.each)), key=lambda k: self.each[k].other.view.time_ns)
         for k in reversed(by_time):
             comparison = self.each[k]
@@ -95,31 +95,31 @@ class Comparisons:
         """PVs with a channel in one of the classes in any of the comparisons, ascending."""
         wanted = np.zeros(CLASSES, bool)
         wanted[[int(c) for c in classes if c != DifferenceClass.UNSPECIFIED]] = True
-        class_mask: Mask = np.zeros(len(self.numbers), bool)
+        class_mask: Mask = np.zeros(len(self.pv_numbers), bool)
         for comparison in self.each:
             class_mask |= wanted[comparison.setpoint.cls] | wanted[comparison.readback.cls]
         return np.flatnonzero(class_mask)
 
-    def ordered(self, rows: I8, order: Order) -> I8:
+    def order_rows(self, rows: I8, order: Order) -> I8:
         """The rows (ascending) in an order."""
         listed, key = rows.tolist(), self._key_function(order)
         listed.sort(key=self.names.__getitem__ if order == Order.NAME else key)
         return np.array(listed, np.int64)
 
-    def position(self, row: int, order: Order) -> Key:
+    def position_of(self, row: int, order: Order) -> Key:
         """What a row is ordered by, the number of its PV at the end: no two have the same."""
-        return (*self._key_function(order)(row), int(self.numbers[row]))
+        return (*self._key_function(order)(row), int(self.pv_numbers[row]))
 
-    def after(self, rows: I8, order: Order, position: Key) -> I8:
+    def rows_after(self, rows: I8, order: Order, position: Key) -> I8:
         """Those of the rows, in that order, that come after a position."""
         return rows[
-            bisect_right(rows.tolist(), position, key=lambda row: self.position(row, order)) :
+            bisect_right(rows.tolist(), position, key=lambda row: self.position_of(row, order)) :
         ]
 
     def _key_function(self, order: Order) -> Callable[[int], Key]:
         names = self.names
         if order == Order.DEVICE:
-            devices = self.devices
+            devices = self.device_names
             return lambda row: (devices[row], names[row])
         if order == Order.DEVIATION:
             sizes = self._largest_deviations.tolist()
@@ -129,7 +129,7 @@ class Comparisons:
     @cached_property
     def _largest_deviations(self) -> NDArray[np.float64]:
         """The largest of each PV; -inf where there is none."""
-        largest = np.full(len(self.numbers), np.nan)
+        largest = np.full(len(self.pv_numbers), np.nan)
         with np.errstate(invalid="ignore"):
             for comparison in self.each:
                 for side in (comparison.setpoint, comparison.readback):

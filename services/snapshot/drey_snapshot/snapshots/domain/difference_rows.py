@@ -26,12 +26,12 @@ Role = Literal["setpoint", "readback"]
 def encode_comparisons(comparisons: Comparisons, rows: I8, *, with_values: bool) -> list[bytes]:
     """The field `rows = 1` of a `RowChunk` for each row, in the order given."""
     listed = rows.tolist()
-    names, devices = comparisons.names, comparisons.devices
+    names, devices = comparisons.names, comparisons.device_names
     reference = comparisons.each[0].reference
     return encode_rows(
         DifferenceRows(
             [names[row] for row in listed],
-            comparisons.numbers[rows],
+            comparisons.pv_numbers[rows],
             [devices[row] for row in listed],
             (
                 _value_columns(reference, "setpoint", rows),
@@ -62,7 +62,7 @@ def _channel_columns(
 
 
 def _value_columns(side: Side, role: Role, rows: I8) -> DifferenceValues:
-    columns: Columns = getattr(side, role).take(rows)
+    columns: Columns = getattr(side, role).take_rows(rows)
     return DifferenceValues(columns, side.view.where.metadata.labels, _row_freshness(side, columns))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.compare import Comparison, DifferenceClass, Summary, compare, summarise
+from drey_core.compare import Comparison, DifferenceClass, Summary, compare, summarise_classes
 from drey_core.directory import Directory
 from drey_core.pages import PAGE_SHIFT
 from drey_core.values import I8, KIND_NONE, Columns, Origin, State
@@ -56,7 +56,7 @@ class Differences:
     summary: Summary
 
 
-def differences(
+def find_differences(
     reference: ValuesView,
     other: ValuesView,
     tolerances: Tolerances,
@@ -80,7 +80,7 @@ def differences(
         here.readback, there.readback, limits[2], limits[3], equal_pages, sides, labels
     )
     every = np.ones(len(numbers), bool)
-    summary = summarise(setpoint.cls, every, readback.cls, every)
+    summary = summarise_classes(setpoint.cls, every, readback.cls, every)
     return Differences(numbers, here, there, setpoint, readback, summary)
 
 
@@ -107,10 +107,10 @@ def _build_side(view: ValuesView, numbers: I8) -> Side:
 def _rows_of(columns: Columns, rows: I8) -> Columns:
     lacking = rows < 0
     if not lacking.any():
-        return columns.take(rows)
+        return columns.take_rows(rows)
     if len(columns) == 0:
-        return Columns.empty(len(rows))
-    out = columns.take(np.maximum(rows, 0))
+        return Columns.empty_columns(len(rows))
+    out = columns.take_rows(np.maximum(rows, 0))
     for column in (out.key, out.kind, out.state, out.data):
         column[lacking] = 0
     return out
@@ -166,14 +166,19 @@ def _compare_sides(
     skip = _in_pages(here.key, equal_pages) & (here.key == there.key)
     if not skip.any():
         return _compare_all(here, there, absolute, relative, sides, labels)
-    out = Comparison.empty(len(here))
+    out = Comparison.empty_comparison(len(here))
     whole = (here.state == State.CONNECTED) & (here.kind != KIND_NONE)
     same = np.where(whole, DifferenceClass.EQUAL, DifferenceClass.DISCONNECTED_IN_BOTH)
     out.cls[:] = np.where(here.state == State.ABSENT, DifferenceClass.UNSPECIFIED, same)
     rest = np.flatnonzero(~skip)
     if len(rest):
         part = _compare_all(
-            here.take(rest), there.take(rest), absolute[rest], relative[rest], sides, labels
+            here.take_rows(rest),
+            there.take_rows(rest),
+            absolute[rest],
+            relative[rest],
+            sides,
+            labels,
         )
         for column in Comparison.__slots__:
             getattr(out, column)[rest] = getattr(part, column)
@@ -237,7 +242,7 @@ def by_directory(first: Directory, second: Directory | None = None) -> Tolerance
     return look_up
 
 
-def constant(setpoint: tuple[float, float], readback: tuple[float, float]) -> Tolerances:
+def constant_tolerances(setpoint: tuple[float, float], readback: tuple[float, float]) -> Tolerances:
     """The same (absolute, relative) for all setpoints and for all readbacks."""
 
     def look_up(numbers: I8) -> tuple[F8, F8, F8, F8]:

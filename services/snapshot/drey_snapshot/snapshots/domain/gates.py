@@ -73,7 +73,7 @@ class ShardPulse:
     known: bool
     image_failing: bool
 
-    def fresh(self, max_age_ns: int) -> bool:
+    def is_fresh(self, max_age_ns: int) -> bool:
         """Whether the image of the shard can be believed."""
         alive = self.known and not self.image_failing
         return alive and 0 <= self.stamp.age_ns <= max_age_ns
@@ -81,7 +81,7 @@ class ShardPulse:
 
 def require_fresh(pulses: Sequence[ShardPulse], max_age_ns: int) -> None:
     """Raise `FailedPrecondition` IMAGE_NOT_FRESH naming the shards that are not fresh."""
-    stale = [p for p in pulses if not p.fresh(max_age_ns)]
+    stale = [p for p in pulses if not p.is_fresh(max_age_ns)]
     if not stale:
         return
     oldest = max((p.stamp.age_ns for p in stale if p.known), default=-1)
@@ -221,7 +221,7 @@ def _missing_reasons(pages: Pages, channels: I8, outside: Mask) -> list[int]:
     """Why each channel is missing, 0 where it is not or where there is none (0)."""
     reasons = np.where(outside & (channels != 0), int(MissingReason.NOT_SELECTED), 0)
     asked = np.flatnonzero(~outside & (channels != 0))
-    values = pages.columns(channels[asked])
+    values = pages.columns_of_channels(channels[asked])
     of_state = np.zeros(256, np.int64)
     for state, reason in _OF_STATE.items():
         of_state[state] = reason

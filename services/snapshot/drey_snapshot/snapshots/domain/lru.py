@@ -39,9 +39,9 @@ class Lru(Generic[K, V]):
         self._items.move_to_end(key)
         return item[0]
 
-    def put(self, key: K, value: V, weight: int = 1) -> None:
+    def put_value(self, key: K, value: V, weight: int = 1) -> None:
         """Hold an item, and let go of the oldest until the weight fits."""
-        self.discard(key)
+        self.discard_key(key)
         if weight > self._capacity and not self._least:
             return
         self._items[key] = (value, weight)
@@ -50,7 +50,7 @@ class Lru(Generic[K, V]):
             _, (_, gone) = self._items.popitem(last=False)
             self._weight -= gone
 
-    def discard(self, key: K) -> None:
+    def discard_key(self, key: K) -> None:
         """Forget an item, if it is held."""
         item = self._items.pop(key, None)
         if item is not None:

@@ -18,7 +18,7 @@ from drey_core.page_storage import (
 from drey_core.pages import PageHash, Pages
 from drey_core.values import I8
 from drey_snapshot.snapshots.domain.records import Skew, StateCounts
-from drey_snapshot.snapshots.domain.stats import measure
+from drey_snapshot.snapshots.domain.stats import measure_pages
 from drey_snapshot.snapshots.domain.tree import digest_of
 
 _CHUNK = 16
@@ -39,7 +39,7 @@ class Prepared:
     counts: StateCounts
     skew: Skew
 
-    def stored(self) -> dict[PageHash, bytes]:
+    def stored_pages(self) -> dict[PageHash, bytes]:
         """The stored form of the pages that may be new: most of the work, and safe in a thread."""
         return self._store_forms(self.new_values, self.new_times)
 
@@ -70,11 +70,11 @@ def _with_something(pages: Pages) -> Pages:
     return pages if used.all() else _take_rows(pages, np.flatnonzero(used))
 
 
-def prepare(pages: Pages, now_ns: int, is_known: Callable[[PageHash], bool]) -> Prepared:
+def prepare_pages(pages: Pages, now_ns: int, is_known: Callable[[PageHash], bool]) -> Prepared:
     """Hash and measure. Pages `is_known` need not be stored again. Pure, as far as `known` is."""
     pages = _with_something(pages)
     values, times = value_hashes(pages), times_hashes(pages)
-    counts, skew = measure(pages, now_ns)
+    counts, skew = measure_pages(pages, now_ns)
     return Prepared(
         pages,
         values,

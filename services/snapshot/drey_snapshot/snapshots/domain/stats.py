@@ -10,7 +10,7 @@ from drey_core.values import I8, KIND_NONE, Origin, State
 from drey_snapshot.snapshots.domain.records import Skew, StateCounts
 
 
-def measure(pages: Pages, now_ns: int) -> tuple[StateCounts, Skew]:
+def measure_pages(pages: Pages, now_ns: int) -> tuple[StateCounts, Skew]:
     """Counts and skew of the channels that are not absent. Pure; a few passes over the columns.
 
     A channel that is connected and gives no value counts as disconnected: it is there, or was, and

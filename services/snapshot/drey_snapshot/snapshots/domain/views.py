@@ -24,7 +24,7 @@ class Names:
         self.directory = directory
 
     @cached_property
-    def encoder(self) -> RowEncoder:
+    def row_encoder(self) -> RowEncoder:
         """Encodes rows of this directory; for the event loop only."""
         return RowEncoder(self.directory.names, self.directory.pv_number)
 
@@ -65,36 +65,36 @@ class ValuesView:
     @cached_property
     def setpoint(self) -> Columns:
         """Setpoints by row, keyed by channel; absent where the PV has none or is not in here."""
-        return self.pages.columns(self.where.directory.setpoint_channel)
+        return self.pages.columns_of_channels(self.where.directory.setpoint_channel)
 
     @cached_property
     def readback(self) -> Columns:
         """Readbacks by row, as `setpoint`."""
-        return self.pages.columns(self.where.directory.readback_channel)
+        return self.pages.columns_of_channels(self.where.directory.readback_channel)
 
     @cached_property
-    def present(self) -> Mask:
+    def present_mask(self) -> Mask:
         """Which rows of the directory have a channel in here."""
         mask: Mask = (self.setpoint.state != State.ABSENT) | (self.readback.state != State.ABSENT)
         return mask
 
     @cached_property
-    def missing(self) -> Mask:
+    def missing_mask(self) -> Mask:
         """Which rows have a channel in here that has no value or was not connected."""
         return _missing_values(self.setpoint) | _missing_values(self.readback)
 
     @cached_property
     def rows(self) -> I8:
         """Rows of the directory that are in here, ascending: the rows of `index`."""
-        return np.flatnonzero(self.present)
+        return np.flatnonzero(self.present_mask)
 
     @cached_property
-    def numbers(self) -> I8:
+    def pv_numbers(self) -> I8:
         """Numbers of the PVs that are in here, ascending."""
         return self.where.directory.pv_number[self.rows]
 
     @cached_property
-    def index(self) -> SelectorIndex:
+    def selector_index(self) -> SelectorIndex:
         """The PVs that are in here, for selectors."""
         directory = self.where.directory
         if len(self.rows) == len(directory):

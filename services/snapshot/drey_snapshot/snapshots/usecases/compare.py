@@ -16,9 +16,9 @@ from drey_core.selector import Selector
 from drey_core.stored_choice import Chooser, refuse_unknown
 from drey_core.token import Position, decode_page_token, encode_page_token, query_hash
 from drey_core.values import I8
-from drey_core.wire import chunk
+from drey_core.wire import chunk_rows
 from drey_runtime.choosing import choose_off_loop
-from drey_runtime.together import together
+from drey_runtime.together import run_together
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.view import CatalogView
 from drey_snapshot.snapshots.domain.comparisons import (
@@ -33,8 +33,8 @@ from drey_snapshot.snapshots.domain.differences import (
     Differences,
     Tolerances,
     by_directory,
-    constant,
-    differences,
+    constant_tolerances,
+    find_differences,
 )
 from drey_snapshot.snapshots.domain.order import DEFAULT_MAX_AGE_NS
 from drey_snapshot.snapshots.domain.views import ValuesView
@@ -96,15 +96,15 @@ class CompareOrder:
     page_token: str = ""
 
     @property
-    def states(self) -> tuple[ComparedState, ...]:
+    def compared_states(self) -> tuple[ComparedState, ...]:
         """The reference, and then the others."""
         return (self.reference, *self.others)
 
     @property
-    def query(self) -> bytes:
+    def query_bytes(self) -> bytes:
         """What a page token is bound to: all that decides on the rows and their order."""
         asked = (
-            *([state.snapshot_id for state in self.states], self.selector, self.scope),
+            *([state.snapshot_id for state in self.compared_states], self.selector, self.scope),
             *(self.tolerance_source, self.setpoint_tolerance, self.readback_tolerance),
             *(sorted(self.classes), self.order),
         )
@@ -131,7 +131,7 @@ class Compared:
         at_once = max(_ROWS_AT_ONCE // len(self.found.each), 1)
         for first in range(0, len(self.rows), at_once):
             part = self.rows[first : first + at_once]
-            yield from chunk(
+            yield from chunk_rows(
                 encode_comparisons(self.found, part, with_values=self.order.with_values)
             )
 
@@ -144,14 +144,14 @@ class Comparer:
         """Compare. Raises `NotFound`, `InvalidArgument`, or `Unavailable` where a part is away."""
         order = await self._resolve_order(order)
         position = decode_page_token(
-            _LIST, order.query, order.page_token, POSITION_PARTS[order.order]
+            _LIST, order.query_bytes, order.page_token, POSITION_PARTS[order.order]
         )
-        reference, *others = await self._read_views(order.states)
+        reference, *others = await self._read_views(order.compared_states)
         today = None
         if order.tolerance_source == ToleranceSource.CATALOG or (
             order.selector is not None and needs_today(order.selector)
         ):
-            today = await self._catalog.current()
+            today = await self._catalog.current_view()
         numbers, outside = await choose_off_loop(
             lambda: _chosen_numbers(order.selector, order.scope, reference, others, today),
             takes_long=order.selector is not None and order.selector.takes_long,
@@ -161,7 +161,7 @@ class Comparer:
             if comparisons:
                 await asyncio.sleep(0)  # each takes some milliseconds of the event loop
             comparisons.append(
-                differences(
+                find_differences(
                     reference,
                     other,
                     _order_tolerances(order, reference, other, today),
@@ -173,9 +173,9 @@ class Comparer:
 
     async def _resolve_order(self, order: CompareOrder) -> CompareOrder:
         """The order with the ids of golden snapshots: pages of one are not pages of the next."""
-        if all(state.golden is None for state in order.states):
+        if all(state.golden is None for state in order.compared_states):
             return order
-        reference, *others = [await self._resolve_state(state) for state in order.states]
+        reference, *others = [await self._resolve_state(state) for state in order.compared_states]
         return replace(order, reference=reference, others=tuple(others))
 
     async def _resolve_state(self, state: ComparedState) -> ComparedState:
@@ -187,14 +187,14 @@ class Comparer:
     async def _read_views(self, states: Sequence[ComparedState]) -> list[ValuesView]:
         """A view of each; the same one where two name the same state."""
         wanted = {state.snapshot_id: state for state in reversed(states)}
-        views = await together(*(self._read_view(state) for state in wanted.values()))
+        views = await run_together(*(self._read_view(state) for state in wanted.values()))
         by_id = dict(zip(wanted, views, strict=True))
         return [by_id[state.snapshot_id] for state in states]
 
     async def _read_view(self, state: ComparedState) -> ValuesView:
         if not state.snapshot_id:
             return await self._taker.live_view(DEFAULT_MAX_AGE_NS)
-        record = await self._reader.living(state.snapshot_id, state.field)
+        record = await self._reader.living_snapshot(state.snapshot_id, state.field)
         return await self._reader.view(record)
 
 
@@ -209,14 +209,14 @@ def _compared_page(
     total = len(rows)
     if order.summary_only:
         return Compared(order, comparisons, outside, rows[:0], total, "")
-    rows = comparisons.ordered(rows, order.order)
+    rows = comparisons.order_rows(rows, order.order)
     if position is not None:
-        rows = comparisons.after(rows, order.order, cast("Key", tuple(position)))
+        rows = comparisons.rows_after(rows, order.order, cast("Key", tuple(position)))
     token = ""
     if 0 < order.page_size < len(rows):
         rows = rows[: order.page_size]
-        last = comparisons.position(int(rows[-1]), order.order)
-        token = encode_page_token(_LIST, order.query, last)
+        last = comparisons.position_of(int(rows[-1]), order.order)
+        token = encode_page_token(_LIST, order.query_bytes, last)
     return Compared(order, comparisons, outside, rows, total, token)
 
 
@@ -268,10 +268,10 @@ def _of_side(
 ) -> tuple[I8, list[str]]:
     """(numbers of its PVs that a selector chooses, ascending; what it has not)."""
     if selector is None:
-        return view.numbers, []
-    chooser = Chooser(view.index, today_of(today))
-    mask = chooser.choose(selector, "spec.selector")
-    return view.numbers[mask], chooser.not_found
+        return view.pv_numbers, []
+    chooser = Chooser(view.selector_index, today_of(today))
+    mask = chooser.choose_rows(selector, "spec.selector")
+    return view.pv_numbers[mask], chooser.not_found
 
 
 def _order_tolerances(
@@ -282,8 +282,8 @@ def _order_tolerances(
             assert today is not None, "fetched for this"
             return by_directory(today.directory)
         case ToleranceSource.GIVEN:
-            return constant(order.setpoint_tolerance, order.readback_tolerance)
+            return constant_tolerances(order.setpoint_tolerance, order.readback_tolerance)
         case ToleranceSource.EXACT:
-            return constant((0.0, 0.0), (0.0, 0.0))
+            return constant_tolerances((0.0, 0.0), (0.0, 0.0))
         case _:
             return by_directory(a.where.directory, b.where.directory)

@@ -47,7 +47,7 @@ class ForcedReads:
                 other[channel] = chosen
         if not other:
             return metadata
-        return await asyncio.to_thread(metadata.relabeled, other)
+        return await asyncio.to_thread(metadata.with_labels, other)
 
     async def recall_connected(self, read: Columns) -> None:
         """Tell what was connected once from what never was, where only the image knows it.
@@ -62,7 +62,7 @@ class ForcedReads:
             live = await self._live.read_pages(np.unique(channels >> PAGE_SHIFT))
         except Unavailable:
             return  # a forced read is for when the image is away
-        seen = live.pages.columns(channels).state
+        seen = live.pages.columns_of_channels(channels).state
         known_rows = (seen == State.CONNECTED) | (seen == State.DISCONNECTED)
         read.state[never[known_rows]] = State.DISCONNECTED
 
@@ -81,6 +81,6 @@ class ForcedReads:
         )
         if spoken.all():
             return values
-        silent = Columns.empty(len(channels) - len(asked)).with_key(channels[~spoken])
+        silent = Columns.empty_columns(len(channels) - len(asked)).with_key(channels[~spoken])
         silent.state[:] = State.UNSUPPORTED
-        return Columns.concat([values, silent])
+        return Columns.concat_columns([values, silent])

@@ -19,8 +19,8 @@ from drey_core.errors import NotFound
 from drey_core.page_storage import load_times_slots, load_value_slots
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PageHash
 from drey_core.values import I8, Columns, State
-from drey_core.wire import RowEncoder, chunk
-from drey_core.wire_values import MAX_CHUNK_BYTES, wrap
+from drey_core.wire import RowEncoder, chunk_rows
+from drey_core.wire_values import MAX_CHUNK_BYTES, wrap_payload
 from drey_runtime.database import Connection, Record
 from drey_snapshot.snapshots.adapters.store import HistoryList, SnapshotFilter, SnapshotStore
 
@@ -76,7 +76,7 @@ class Historian:
     def __init__(self, store: SnapshotStore) -> None:
         self._store = store
 
-    async def history(self, order: HistoryOrder) -> AsyncIterator[bytes]:
+    async def read_history(self, order: HistoryOrder) -> AsyncIterator[bytes]:
         """`GetPvHistoryResponse` messages, newest first; deleted PVs too. `NotFound`.
 
         A PV whose address was changed has the values of whichever channel it had then. Enums come
@@ -84,11 +84,11 @@ class Historian:
         """
         pv = await self._find_pv(order)
         pages = np.unique(pv.channels >> PAGE_SHIFT).tolist()
-        history = await self._store.history(pages, order.from_time_ns, order.to_time_ns)
+        history = await self._store.read_history(pages, order.from_time_ns, order.to_time_ns)
         async with aclosing(self._fetch_groups(history)) as groups:
             async for group in groups:
                 points = await asyncio.to_thread(_point_fields, pv, history, group)
-                for message in chunk(points):
+                for message in chunk_rows(points):
                     yield message
 
     async def snapshots_with(self, chosen: SnapshotFilter) -> list[int]:
@@ -104,7 +104,7 @@ class Historian:
         if chosen.after is not None:
             last = chosen.after[0] + 1
             end = min(end, last) if end else last
-        listed = await self._store.history(
+        listed = await self._store.read_history(
             pages, chosen.from_time_ns, end, deleted=chosen.include_deleted
         )
         distinct = list(dict.fromkeys(listed.value_hash))
@@ -160,7 +160,7 @@ class Historian:
                 id,
             )
 
-        async with self._store.db.acquire() as conn:
+        async with self._store.db.acquire_connection() as conn:
             row = await fetch_record(conn)
         if row is None:
             wanted = order.name if not order.number else str(order.number)
@@ -220,12 +220,12 @@ def _history_columns(
             mine.tolist(), values, times, strict=True
         ):
             whole = replace(
-                columns.take(which), receive_time=receive_time[when], origin=origin[when]
+                columns.take_rows(which), receive_time=receive_time[when], origin=origin[when]
             )
             here = whole.state != State.ABSENT
             key = np.full(int(here.sum()), pv.channels[channel])
             role = int(pv.roles[channel])
-            parts[role].append(whole.take(here).with_key(key))
+            parts[role].append(whole.take_rows(here).with_key(key))
             ranks[role].append(snapshot[entries[here]])
     setpoint, readback = (
         _by_snapshot(parts[role], ranks[role], count) for role in (ROLE_SETPOINT, ROLE_READBACK)
@@ -243,12 +243,12 @@ def _distinct_pages(
 
 def _by_snapshot(parts: Sequence[Columns], ranks: Sequence[I8], count: int) -> Columns:
     """A row for each of `count` snapshots: those of the parts by their ranks, else absent."""
-    every = Columns.concat([Columns.empty(1), *parts])
+    every = Columns.concat_columns([Columns.empty_columns(1), *parts])
     row = np.zeros(count, np.int64)
     if ranks:
         rank = np.concatenate(ranks)
         row[rank] = np.arange(1, len(rank) + 1)
-    return every.take(row)
+    return every.take_rows(row)
 
 
 def _point_fields(pv: _Pv, history: HistoryList, group: _Group) -> list[bytes]:
@@ -261,8 +261,8 @@ def _point_fields(pv: _Pv, history: HistoryList, group: _Group) -> list[bytes]:
     rows = np.flatnonzero((setpoint.state != State.ABSENT) | (readback.state != State.ABSENT))
     n = len(rows)
     encoder = RowEncoder([pv.name], np.array([pv.number], np.int64))
-    sp, rb = setpoint.take(rows), readback.take(rows)
-    encoded = encoder.encode(
+    sp, rb = setpoint.take_rows(rows), readback.take_rows(rows)
+    encoded = encoder.encode_rows(
         np.zeros(n, np.int64),
         sp,
         rb,
@@ -273,8 +273,8 @@ def _point_fields(pv: _Pv, history: HistoryList, group: _Group) -> list[bytes]:
     for head, row in zip(_point_heads(history, begin[rows]), encoded, strict=True):
         # A row is field 1 of its own message; here it is field 3. One that was split into parts
         # becomes as many points of the same snapshot.
-        fields = [row] if len(row) <= MAX_CHUNK_BYTES else chunk([row], 1)
-        out += [wrap(1, head + field[1:]) for field in fields]
+        fields = [row] if len(row) <= MAX_CHUNK_BYTES else chunk_rows([row], 1)
+        out += [wrap_payload(1, head + field[1:]) for field in fields]
     return out
 
 

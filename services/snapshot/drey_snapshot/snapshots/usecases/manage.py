@@ -60,7 +60,7 @@ class Manager:
         """How many there are of them on all pages; as many as an int32 holds, at most."""
         return await self._store.count_records(chosen, 2**31 - 1)
 
-    async def update(
+    async def update_snapshot(
         self,
         conn: Connection,
         snapshot_id: str,
@@ -154,7 +154,7 @@ class Manager:
         )
         return await self._lock_snapshot(conn, record.facts.id, "snapshot_id")
 
-    async def delete(
+    async def delete_snapshot(
         self, conn: Connection, snapshot_id: str, etag: str, principal: Principal
     ) -> Record:
         """Delete softly, in the caller's transaction. Audited.
@@ -172,7 +172,7 @@ class Manager:
                 metadata={"resource": "snapshot", "id": snapshot_id},
             )
         if record.facts.principal != principal.name:
-            principal.require(
+            principal.require_permission(
                 "snapshot.snapshots.delete_any",
                 f"snapshot {snapshot_id} was taken by {record.facts.principal}; deleting what"
                 " others took",
@@ -185,9 +185,11 @@ class Manager:
         )
         return replace(record, labels=gone)
 
-    async def undelete(self, conn: Connection, snapshot_id: str, principal: Principal) -> Record:
+    async def undelete_snapshot(
+        self, conn: Connection, snapshot_id: str, principal: Principal
+    ) -> Record:
         """Bring back a deleted one, in the caller's transaction; audited. `NotFound`."""
-        record = await self._store.locked(conn, snapshot_id)
+        record = await self._store.lock_snapshot(conn, snapshot_id)
         if record is None:
             raise no_such_snapshot(snapshot_id, "id")
         if not record.labels.delete_time_ns:
@@ -201,7 +203,7 @@ class Manager:
         return replace(record, labels=back)
 
     async def _lock_snapshot(self, conn: Connection, snapshot_id: str, field: str) -> Record:
-        record = await self._store.locked(conn, snapshot_id)
+        record = await self._store.lock_snapshot(conn, snapshot_id)
         if record is None or record.labels.delete_time_ns:
             raise no_such_snapshot(snapshot_id, field)
         return record
@@ -217,8 +219,8 @@ class Manager:
         principal: Principal,
         events: Sequence[ResourceChange],
     ) -> None:
-        await self._store.relabel(conn, record.no, labels)
-        await audit.append(
+        await self._store.replace_labels(conn, record.no, labels)
+        await audit.append_entry(
             conn,
             actor=principal.name,
             role=principal.roles_text,
@@ -231,10 +233,10 @@ class Manager:
             events=events,
         )
 
-    async def verify(self, snapshot_id: str) -> Check:
+    async def verify_snapshot(self, snapshot_id: str) -> Check:
         """Read every page of a snapshot from the database and hash it again; past all caches."""
         record = await self.get_snapshot(snapshot_id)
-        manifest = await self._store.manifest(record.no)
+        manifest = await self._store.read_manifest(record.no)
         findings: list[str] = []
         digest = digest_of([(e.page, e.value_hash) for e in manifest])
         if digest != record.facts.digest:

@@ -12,7 +12,7 @@ from drey_core.errors import NotFound
 from drey_core.selector import Selector
 from drey_core.stored_choice import Chooser, Today, refuse_unknown
 from drey_core.values import I8, State
-from drey_core.wire import chunk
+from drey_core.wire import chunk_rows
 from drey_core.wire_columns import column_chunks
 from drey_runtime.choosing import choose_off_loop
 from drey_snapshot.catalog.live_catalog import LiveCatalog
@@ -37,11 +37,11 @@ class SnapshotRows:
     def row_chunks(self) -> Iterator[bytes]:
         """`RowChunk` messages, each up to about 1 MiB, in order of PV number."""
         view, labels = self.view, self.view.where.metadata.labels
-        encoder = view.where.names.encoder
+        encoder = view.where.names.row_encoder
         for first in range(0, len(self.rows), _ROWS_AT_ONCE):
             rows = self.rows[first : first + _ROWS_AT_ONCE]
-            setpoint, readback = view.setpoint.take(rows), view.readback.take(rows)
-            encoded = encoder.encode(
+            setpoint, readback = view.setpoint.take_rows(rows), view.readback.take_rows(rows)
+            encoded = encoder.encode_rows(
                 rows,
                 setpoint,
                 readback,
@@ -49,7 +49,7 @@ class SnapshotRows:
                 rb_present=readback.state != State.ABSENT,
                 labels=labels,
             )
-            yield from chunk(encoded)
+            yield from chunk_rows(encoded)
 
     def column_chunks(self) -> Iterator[bytes]:
         """`ValueColumns` messages, each up to about 1 MiB; setpoint before readback of a PV."""
@@ -59,10 +59,10 @@ class SnapshotRows:
         ).reshape(-1)
         numbers = np.repeat(directory.pv_number[self.rows], 2)
         roles = np.tile(np.array([ROLE_SETPOINT, ROLE_READBACK], np.uint8), len(self.rows))
-        columns = self.view.pages.columns(channels)
+        columns = self.view.pages.columns_of_channels(channels)
         here = columns.state != State.ABSENT
         if not here.all():
-            columns, numbers, roles = columns.take(here), numbers[here], roles[here]
+            columns, numbers, roles = columns.take_rows(here), numbers[here], roles[here]
         yield from column_chunks(numbers, roles, columns)
 
 
@@ -72,7 +72,7 @@ class SnapshotReader:
     def __init__(self, store: SnapshotStore, library: Library, catalog: LiveCatalog) -> None:
         self._store, self._library, self._catalog = store, library, catalog
 
-    async def living(self, snapshot_id: str, field: str = "id") -> Record:
+    async def living_snapshot(self, snapshot_id: str, field: str = "id") -> Record:
         """The record of a snapshot that was not deleted; else `NotFound`."""
         record = await self._store.by_id(snapshot_id)
         if record is None or record.labels.delete_time_ns:
@@ -105,23 +105,23 @@ class SnapshotReader:
         `InvalidArgument` for a wrong selector.
         """
         if selector is not None:
-            selector.validate()
-        record = await self.living(snapshot_id)
+            selector.validate_selector()
+        record = await self.living_snapshot(snapshot_id)
         view = await self._library.view(record)
         rows = view.rows
         if selector is not None:
-            chooser = Chooser(view.index, today_of(await self._current_view(selector)))
+            chooser = Chooser(view.selector_index, today_of(await self._current_view(selector)))
             mask = await choose_off_loop(
-                lambda: chooser.choose(selector), takes_long=selector.takes_long
+                lambda: chooser.choose_rows(selector), takes_long=selector.takes_long
             )
             refuse_unknown(chooser.not_found)
             rows = rows[mask]
         if only_missing:
-            rows = rows[view.missing[rows]]
+            rows = rows[view.missing_mask[rows]]
         return SnapshotRows(record, view, rows)
 
     async def _current_view(self, selector: Selector) -> CatalogView | None:
-        return await self._catalog.current() if needs_today(selector) else None
+        return await self._catalog.current_view() if needs_today(selector) else None
 
 
 def no_such_snapshot(snapshot_id: str, field: str) -> NotFound:
@@ -145,7 +145,7 @@ def today_of(view: CatalogView | None) -> Today:
 
     def choose_today(selector: Selector) -> tuple[I8, list[str]]:
         assert view is not None, "needs_today has said that it is not needed"
-        rows, unknown = view.select(selector, True)
+        rows, unknown = view.select_numbers(selector, True)
         return view.directory.pv_number[rows], unknown
 
     return choose_today

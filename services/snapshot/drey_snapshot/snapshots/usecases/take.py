@@ -24,7 +24,7 @@ from drey_runtime.choosing import choose_off_loop
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
-from drey_runtime.together import together
+from drey_runtime.together import run_together
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.view import CatalogView
 from drey_snapshot.snapshots.adapters.library import Library
@@ -42,7 +42,7 @@ from drey_snapshot.snapshots.domain.gates import (
 )
 from drey_snapshot.snapshots.domain.lru import Lru
 from drey_snapshot.snapshots.domain.order import TakeOrder
-from drey_snapshot.snapshots.domain.prepared import Prepared, prepare
+from drey_snapshot.snapshots.domain.prepared import Prepared, prepare_pages
 from drey_snapshot.snapshots.domain.records import Facts, Labels, Record, ShardStamp, Source
 from drey_snapshot.snapshots.domain.titles import fill_title, title_values
 from drey_snapshot.snapshots.domain.tree import NO_PAGE, TreeEntry, encode_tree
@@ -91,13 +91,13 @@ class Gathered:
     pages: Pages
     time_ns: int
     shards: tuple[ShardStamp, ...]
-    read: Columns = field(default_factory=lambda: Columns.empty(0))
+    read: Columns = field(default_factory=lambda: Columns.empty_columns(0))
     """What was read of the channels themselves."""
 
     @property
     def read_enums(self) -> Columns:
         """Numbers of enums among it."""
-        return self.read.take(self.read.kind == Kind.ENUM)
+        return self.read.take_rows(self.read.kind == Kind.ENUM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +150,14 @@ class Taker:
         self._scopes: Lru[tuple[Selector, Selector | None], Scope] = Lru(_SCOPES)
         self._scopes_version = 0
 
-    async def check(self, order: TakeOrder) -> Scope:
+    async def check_order(self, order: TakeOrder) -> Scope:
         """Refuse what can be refused before a job is made; the PVs chosen."""
         if order.source not in (Source.IMAGE, Source.READ, Source.IMAGE_THEN_READ):
             raise Unimplemented(
                 f"spec.source: snapshots from {order.source.name} are not built in this version",
                 field="spec.source",
             )
-        scope = await self.scope(order)
+        scope = await self.order_scope(order)
         if len(scope.rows) == 0:
             raise InvalidArgument(
                 "spec.selector: chooses no PV, so there is nothing to take",
@@ -165,9 +165,9 @@ class Taker:
             )
         return scope
 
-    async def scope(self, order: TakeOrder) -> Scope:
+    async def order_scope(self, order: TakeOrder) -> Scope:
         """The PVs of an order; kept for a while, as the same are taken again and again."""
-        view = await self._catalog.current()
+        view = await self._catalog.current_view()
         return await self._scope_of(view, order.selector, order.gates.required)
 
     async def gather_values(self, order: TakeOrder, scope: Scope) -> GatedValues:
@@ -179,7 +179,9 @@ class Taker:
         gathered = await self._gather_values(order, scope)
         # after the values: a monitor writes a value when the labels that it has are written
         metadata = await (
-            self._metadata.current() if gathered.shards else self._metadata.current_or_cached()
+            self._metadata.current_metadata()
+            if gathered.shards
+            else self._metadata.current_or_cached()
         )
         metadata = await self._forced.check_labels(
             metadata, gathered.read_enums, order.read_timeout_s
@@ -195,11 +197,11 @@ class Taker:
         # In one thread: hashing gives up the GIL a page at a time, and two that take it in turns
         # are no faster than one.
         prepared = await asyncio.to_thread(
-            prepare, gathered.pages, gathered.time_ns, self._known.__contains__
+            prepare_pages, gathered.pages, gathered.time_ns, self._known.__contains__
         )
         return GatedValues(begin, scope, gathered.time_ns, gathered.shards, prepared, metadata)
 
-    async def store(
+    async def store_reading(
         self, order: TakeOrder, reading: GatedValues, maker: Maker, finish: Finish
     ) -> Record:
         """Store what was read, once a job: again, it gives the snapshot that the job made before.
@@ -255,19 +257,19 @@ class Taker:
                 takes_long=selector.takes_long or (required is not None and required.takes_long),
             )
             if self._scopes_version == view.version:
-                self._scopes.put((selector, required), scope)
+                self._scopes.put_value((selector, required), scope)
         return scope
 
     @staticmethod
     def _find_scope(view: CatalogView, selector: Selector, required: Selector | None) -> Scope:
-        rows, _ = view.select(selector, path="spec.selector")
+        rows, _ = view.select_numbers(selector, path="spec.selector")
         directory = view.directory
         both = np.concatenate([directory.setpoint_channel[rows], directory.readback_channel[rows]])
         channels = np.sort(both[both != 0])
         numbers = np.unique(channels >> PAGE_SHIFT)
         required_rows = np.zeros(0, np.int64)
         if required is not None:
-            required_rows, _ = view.select(required, path=_REQUIRED)
+            required_rows, _ = view.select_numbers(required, path=_REQUIRED)
             if len(required_rows) == 0:
                 raise InvalidArgument(
                     f"{_REQUIRED}: chooses no PV, so it would require nothing", field=_REQUIRED
@@ -308,7 +310,7 @@ class Taker:
         stamps: tuple[ShardStamp, ...],
     ) -> Gathered:
         """The image, with a read of what it cannot be believed about."""
-        held = pages.columns(scope.channels)
+        held = pages.columns_of_channels(scope.channels)
         doubtful = (held.state != State.CONNECTED) | (held.kind == KIND_NONE)
         stale = live.stale_pages(order.gates.max_age_ns)
         doubtful |= np.isin(scope.channels >> PAGE_SHIFT, stale)
@@ -323,9 +325,9 @@ class Taker:
         kept[np.flatnonzero(doubtful)[~lost]] = False
         state = held.state.copy()
         state[np.flatnonzero(doubtful)[lost]] = State.DISCONNECTED
-        image = held.take(kept)
+        image = held.take_rows(kept)
         image.state[:] = state[kept]
-        read = read.take(~lost)
+        read = read.take_rows(~lost)
         return Gathered(_as_pages(scope, [image, read]), now_ns(), stamps, read)
 
     async def _read_channels(self, scope: Scope, channels: I8, timeout: float) -> Columns:
@@ -364,9 +366,9 @@ class Taker:
         finish: Finish,
     ) -> Record | None:
         # compressed while Postgres is busy with the rest
-        packing = asyncio.ensure_future(asyncio.to_thread(prepared.stored))
-        async with _ended_after(packing), self._store.db.transaction() as conn:
-            no = await self._store.insert(
+        packing = asyncio.ensure_future(asyncio.to_thread(prepared.stored_pages))
+        async with _ended_after(packing), self._store.db.begin_transaction() as conn:
+            no = await self._store.insert_snapshot(
                 conn,
                 facts,
                 labels,
@@ -378,7 +380,7 @@ class Taker:
                 return None
             await self._insert_pages(conn, await packing, prepared, tree)
             await finish(conn, facts.id)
-            await audit.append(
+            await audit.append_entry(
                 conn,
                 actor=maker.principal,
                 role=maker.role,
@@ -430,7 +432,7 @@ class Taker:
         """Note what is stored now, and keep the view: who takes a snapshot looks at it next."""
         for stored in (prepared.value_hashes, prepared.times_hashes, tree.pages):
             for h in stored:
-                self._known.put(h, None)
+                self._known.put_value(h, None)
         where = self._library.kept_directory(tree.hash)
         if where is None:
             if len(scope.rows) != len(scope.view.directory):
@@ -442,7 +444,7 @@ class Taker:
             )
             self._library.keep_directory(tree.hash, where)
         view = ValuesView(where, prepared.pages, record.facts.time_ns, tuple(prepared.value_hashes))
-        self._library.keep(record.facts.id, view)
+        self._library.keep_view(record.facts.id, view)
 
     def _names_of(self, view: CatalogView) -> Names:
         if self._names is None or self._names.directory is not view.directory:
@@ -457,17 +459,17 @@ class Taker:
         everything = Selector(all=True)
         kept = self._scopes.get((everything, None))
         guess = np.zeros(0, np.int64) if kept is None else kept.page_numbers
-        view, live = await together(self._catalog.current(), self._live.read_pages(guess))
+        view, live = await run_together(self._catalog.current_view(), self._live.read_pages(guess))
         scope = await self._scope_of(view, everything)
         if not np.array_equal(scope.page_numbers, guess):
             live = await self._live.read_pages(scope.page_numbers)
-        metadata = await self._metadata.current()  # after the values, see `gather_values`
+        metadata = await self._metadata.current_metadata()  # after the values, see `gather_values`
         hashes = {n: known_page.hash for n, known_page in metadata.known.items()}
         return ValuesView(
             DirectoryView(self._names_of(view), metadata.index, hashes),
             in_scope(live.pages, scope.channels, scope.slots),
             live.time_ns,
-            stale_shards=sum(not p.fresh(max_age_ns) for p in live.pulses),
+            stale_shards=sum(not p.is_fresh(max_age_ns) for p in live.pulses),
             stale_pages=live.stale_pages(max_age_ns),
             live=True,
         )
@@ -485,8 +487,8 @@ async def _ended_after(task: asyncio.Future[Any]) -> AsyncIterator[None]:
 
 def _as_pages(scope: Scope, parts: list[Columns]) -> Pages:
     table = PageTable(scope.page_numbers)
-    table.apply(Columns.concat(parts))
-    return in_scope(table.taken(np.arange(len(scope.page_numbers))), scope.channels)
+    table.apply_batch(Columns.concat_columns(parts))
+    return in_scope(table.take_pages(np.arange(len(scope.page_numbers))), scope.channels)
 
 
 def _audit_fields(facts: Facts, labels: Labels) -> dict[str, object]:
