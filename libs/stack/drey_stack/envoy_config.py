@@ -22,6 +22,8 @@ MAX_BODY_BYTES = 4 << 20
 _MAX_ANSWER_BYTES = 32 << 20
 """Of an answer that is no stream, as JSON: 4 MiB of a message become several times that."""
 _MAX_CONNECTIONS = 4096
+_REQUEST_TIMEOUT_S = 120.0
+"""For a whole request to arrive: what comes a byte at a time holds a connection no longer."""
 _WINDOW_BYTES = 65_536
 """Read ahead of a client. The gateway merges what a slow one misses, once nothing moves."""
 _SENT_BYTES = 4 * _WINDOW_BYTES
@@ -52,7 +54,7 @@ _REFUSALS = (
     (400, 3, "MALFORMED_MESSAGE", _SAID),
     (403, 12, "UNKNOWN_METHOD", "a connection is not upgraded here"),
     (404, 12, "UNKNOWN_METHOD", "no method has this path and verb; /openapi.json lists them"),
-    (408, 4, "DEADLINE_EXCEEDED", "nothing was sent for too long"),
+    (408, 4, "DEADLINE_EXCEEDED", "the request did not arrive in time"),
     (413, 8, "MESSAGE_TOO_LARGE", "the request is larger than {limit} bytes"),
     (426, 3, "MALFORMED_MESSAGE", "HTTP/1.1 or HTTP/2 is needed"),
     (431, 8, "MESSAGE_TOO_LARGE", "address and headers are at most 32 KiB, in 100 headers"),
@@ -83,6 +85,7 @@ class HttpOptions:
     allow_insecure: bool = False
     max_body_bytes: int = MAX_BODY_BYTES
     max_connections: int = _MAX_CONNECTIONS
+    request_timeout_s: float = _REQUEST_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ def _listener_config(
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "max_request_headers_kb": 32,  # the gateway takes more
         "request_headers_timeout": "10s",
+        "request_timeout": f"{options.request_timeout_s}s",
         # every stream of Drey has a sign of life within 15 s
         "stream_idle_timeout": "300s",
         # of a connection without a stream: what was not read of the last is held until then

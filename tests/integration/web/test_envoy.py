@@ -6,7 +6,8 @@ import asyncio
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,31 @@ def test_what_is_hardly_http_is_refused_with_a_reason(
 ) -> None:
     answer = send_raw(url, request_line + b"\r\nhost: drey\r\n" + headers + b"\r\n")
     assert (answer.status, answer.reason) == (status, reason), answer.body
+
+
+@pytest.mark.parametrize("path", [WATCH, WHO_AM_I])
+async def test_a_request_that_never_ends_is_ended(tmp_path: Path, path: str) -> None:
+    options = HttpOptions(request_timeout_s=0.2)
+    head = f"POST {path} HTTP/1.1\r\nhost: drey\r\ncontent-length: 100\r\n"
+    if path == WHO_AM_I:
+        head += "content-type: application/grpc-web+proto\r\n"
+    async with silent_gateway() as upstream, Envoy(tmp_path, upstream, options) as envoy:
+        answer = await asyncio.to_thread(send_raw, envoy.url, head.encode() + b"\r\n{")
+    reason = answer.reason if path == WATCH else answer.grpc_reason
+    assert (answer.status, reason) == (408, "DEADLINE_EXCEEDED")
+
+
+@asynccontextmanager
+async def silent_gateway() -> AsyncIterator[Upstream]:
+    """It takes what comes, and says nothing."""
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(swallow, LOOPBACK, 0) as server:
+        yield Upstream(LOOPBACK, server.sockets[0].getsockname()[1])
 
 
 def test_a_body_above_the_limit_is_refused(url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -67,6 +68,23 @@ def test_every_included_file_is_shown_as_it_is() -> None:
 @pytest.mark.parametrize("path", sorted((DOCS / "how-to/programs").glob("*.py")), ids=name_of)
 def test_program_compiles(path: Path) -> None:
     compile(path.read_text(encoding="utf-8"), str(path), "exec")
+
+
+def test_each_picture_is_shown_and_made_by_a_test() -> None:
+    """`shoot` compares what the page says on each, of which `words.json` has a record."""
+    shown = {
+        (page.parent / link).resolve()
+        for page in PAGES
+        for link in _LINK.findall(page.read_text(encoding="utf-8"))
+        if link.endswith(".png")
+    }
+    there = set(DOCS.rglob("*.png"))
+    assert shown == there
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/e2e").glob("*.py"))
+    made = set(re.findall(r'shoot\(page, "([^"]+)"', tests))
+    recorded = json.loads((DOCS / "how-to/pictures/words.json").read_text(encoding="utf-8"))
+    assert {path.stem for path in there} == set(recorded)
+    assert set(recorded) <= made
 
 
 @pytest.mark.parametrize("page", [*PAGES, *READMES], ids=name_of)
