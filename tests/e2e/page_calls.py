@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
@@ -19,8 +22,17 @@ from drey_stack.whole import Stack
 from drey_testing.browser import find_browser
 from tests.e2e.conftest import Running
 
+SHOWN_S = 60
 HANGS_MS = 240_000
 """Only catches a hang."""
+
+WORDS = Path(__file__).parents[2] / "docs/how-to/pictures/words.json"
+"""What the page itself says on each picture of the documents."""
+OWN_WORDS = """() => {
+  const texts = [...document.querySelectorAll("nav a, [role=columnheader], th, dt")]
+    .map((each) => each.textContent.replace(/[0-9]+/g, "#").trim());
+  return [...new Set(texts)].sort();
+}"""
 
 expect.set_options(timeout=HANGS_MS)
 
@@ -82,6 +94,23 @@ async def open_site(stack: Stack, key: str, theme: str = "light") -> AsyncIterat
     assert complaints == []
 
 
+@asynccontextmanager
+async def asleep(page: Page) -> AsyncIterator[None]:
+    """The processes of the page stand still: a browser freezes no page that is in view."""
+    assert page.context.browser is not None
+    devtools = await page.context.browser.new_browser_cdp_session()
+    processes = (await devtools.send("SystemInfo.getProcessInfo"))["processInfo"]
+    renderers = [process["id"] for process in processes if process["type"] == "renderer"]
+    assert renderers
+    try:
+        for pid in renderers:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in renderers:
+            os.kill(pid, signal.SIGCONT)
+
+
 async def go_tab(page: Page, letter: str) -> None:
     await page.keyboard.press("g")
     await page.keyboard.press(letter)
@@ -98,16 +127,32 @@ def row_of(page: Page, name: str) -> Locator:
     return page.locator(".grid-row").filter(has=page.locator(f'.mono[title="{name}"]'))
 
 
-def _save_picture(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+def _save_picture(folder: Path, name: str, content: bytes, words: list[str]) -> None:
+    (folder / f"{name}.png").write_bytes(content)
+    path = folder / WORDS.name
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    text = json.dumps(dict(sorted({**known, name: words}.items())), indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 async def shoot(page: Page, name: str, later_ms: int = 0) -> None:
-    """A picture for the documents, where they are asked for; later, for what a plot gathers."""
+    """A picture for the documents, where they are asked for; later, for what a plot gathers.
+
+    Else the one that they show must have the parts, columns and facts that the page has now.
+    """
     if folder := os.environ.get("DREY_PAGE_PICTURES"):
         await page.wait_for_timeout(later_ms)
         # by a path Playwright writes it in a thread, which stays
-        _save_picture(Path(folder, f"{name}.png"), await page.screenshot())
+        picture = await page.screenshot()
+        _save_picture(Path(folder), name, picture, await page.evaluate(OWN_WORDS))
+        return
+    shown = json.loads(WORDS.read_text(encoding="utf-8")).get(name)
+    if shown is None:
+        return
+    end = time.monotonic() + SHOWN_S
+    while (words := await page.evaluate(OWN_WORDS)) != shown and time.monotonic() < end:
+        await page.wait_for_timeout(200)  # some of it comes a moment later
+    assert words == shown, f"docs/how-to/pictures/{name}.png is old: make it by DREY_PAGE_PICTURES"
 
 
 @cache

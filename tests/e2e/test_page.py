@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-import os
 import re
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,6 +19,7 @@ from drey_testing.browser import MeasuredPage
 from tests.e2e.conftest import APPROVED, PVS, Running
 from tests.e2e.page_calls import (
     HANGS_MS,
+    asleep,
     go_tab,
     look_for_barriers,
     open_page,
@@ -220,23 +217,6 @@ RECORD_SLEEP = """() => {
 """From now on the page keeps how long its scripts stood still; a reload forgets it."""
 
 
-@asynccontextmanager
-async def _asleep(page: Page) -> AsyncIterator[None]:
-    """The processes of the page stand still: a browser freezes no page that is in view."""
-    assert page.context.browser is not None
-    devtools = await page.context.browser.new_browser_cdp_session()
-    processes = (await devtools.send("SystemInfo.getProcessInfo"))["processInfo"]
-    renderers = [process["id"] for process in processes if process["type"] == "renderer"]
-    assert renderers
-    try:
-        for pid in renderers:
-            os.kill(pid, signal.SIGSTOP)
-        yield
-    finally:
-        for pid in renderers:
-            os.kill(pid, signal.SIGCONT)
-
-
 def test_a_tab_that_was_asleep_shows_the_truth_again(running: Running) -> None:
     """The gateway dies and a value changes while its scripts stand still; no reload."""
     name = _bends(running)[0]
@@ -249,7 +229,7 @@ def test_a_tab_that_was_asleep_shows_the_truth_again(running: Running) -> None:
             await _write(running, {name: 11.5})
             await expect(value).to_have_text("11.5000")
             await page.evaluate(RECORD_SLEEP)
-            async with _asleep(page):
+            async with asleep(page):
                 running.stack.supervisor.kill("gateway")
                 await _write(running, {name: 22.25})
                 await asyncio.sleep(6)  # longer than a gateway may say nothing
