@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from drey_core.errors import Unavailable
 from drey_runtime.database import Database
 from drey_runtime.lease import LeaseLost
 from drey_runtime.lease_postgres import PostgresLease, lock_key, session_name
@@ -248,6 +249,68 @@ async def test_one_that_waits_and_gives_up_leaves_no_lock(url: str) -> None:
             await asyncio.wait({taking})
             async with asyncio.timeout(60), holder.held(f"free-{number}"):
                 pass
+
+
+async def test_one_that_is_cancelled_while_it_gives_back_keeps_nobody_out(url: str) -> None:
+    """The session lives on for another lease, and with it a lock that nobody has would."""
+    first, second = lease(url, "a"), lease(url, "b")
+    entered = asyncio.Event()
+
+    async def own() -> None:
+        async with first.held("shard-0"):
+            entered.set()
+            await asyncio.Event().wait()
+
+    async with first.held("shard-1"):
+        owning = asyncio.create_task(own())
+        async with asyncio.timeout(60):
+            await entered.wait()
+        async with first._session._gate:  # somebody else uses the connection just then
+            for _ in range(2):
+                owning.cancel()
+                for _ in range(100):
+                    await asyncio.sleep(0)
+            assert owning.done()
+        async with asyncio.timeout(60), second.held("shard-0"):
+            pass
+
+
+async def test_a_lock_of_a_session_that_went_is_no_ownership(url: str, db: Database) -> None:
+    """It goes between lock and epoch, and another lease of the process has connected again."""
+    of, killed = lease(url, "a", ping_s=5), False
+
+    async def floor() -> int:
+        nonlocal killed
+        if not killed:
+            killed = True
+            await terminate_holder(url)
+            for _ in range(2):
+                with suppress(Unavailable):
+                    async with of._session.use_connection() as connection:
+                        await connection.fetchval("SELECT 1")
+        return 0
+
+    async with of.held("shard-0", floor=floor), db.acquire_connection() as conn:
+        locks = await conn.fetchval(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        assert killed and locks == 1
+
+
+async def test_taken_again_its_epoch_is_greater_though_the_memory_was_wiped(url: str) -> None:
+    async with lease(url, "a").held("shard-0") as term:
+        before = term.epoch
+        connection = await asyncpg.connect(url)
+        await connection.execute(
+            "ALTER TABLE lease.epoch DISABLE TRIGGER USER; DELETE FROM lease.epoch;"
+            " ALTER TABLE lease.epoch ENABLE TRIGGER USER"
+        )
+        await connection.close()
+        await terminate_holder(url)
+        async with asyncio.timeout(60):
+            await term.changed.wait()
+        assert term.epoch > before
 
 
 async def _enter(of: PostgresLease, name: str) -> None:
