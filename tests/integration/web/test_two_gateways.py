@@ -51,7 +51,7 @@ async def web(
         locality["lb_endpoints"].append(other)
         return cluster
 
-    monkeypatch.setattr(envoy_config, "_cluster", both)
+    monkeypatch.setattr(envoy_config, "_cluster_config", both)
     async with Envoy(tmp_path / "envoy", Upstream(LOOPBACK, first.port), HttpOptions()) as envoy:
         yield envoy.url
     await publisher.stop()
