@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +29,7 @@ from drey.compare.v1 import compare_service_pb2_grpc
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey.internal.directory.v1 import directory_service_pb2, directory_service_pb2_grpc
-from drey.restore.v1 import restore_service_pb2_grpc
+from drey.restore.v1 import restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey_core.directory import Directory, MetadataPage
 from drey_core.page_table import PageTable
@@ -41,6 +43,10 @@ __all__ = ["EVERYTHING", "BenchSite", "catalog_csv", "opened", "site"]
 
 EVERYTHING = selector_pb2.Selector(all=True)
 _CHUNK = 512 << 10
+_AGAIN_S = 60.0
+_GATES = snapshot_pb2.Gates()
+"""This process writes the image, and has other work: its signs of life may come late."""
+_GATES.max_age.FromSeconds(60)
 
 
 class BenchSite:
@@ -141,6 +147,28 @@ class BenchSite:
         self.table.apply_batch(self._columns.take_rows(np.flatnonzero(chosen)))
         await self._write_pages()
 
+    async def stand_still(self, value: float) -> None:
+        """Publish one value for every channel."""
+        self._columns.data[:] = np.float64(value).view(np.uint64)
+        self.table.apply(self._columns)
+        await self._write_pages()
+
+    async def replace_restore(self, arguments: Sequence[str]) -> None:
+        """Run Python with these arguments in place of the restore service."""
+        child = self.stack._service_child("restore", "restore")
+        await self.stack.supervisor.stop("restore")
+        await self.stack.supervisor.start(replace(child, argv=[sys.executable, *arguments]))
+        request = restore_service_pb2.ListPlansRequest()
+        async with asyncio.timeout(_AGAIN_S):
+            while True:  # until the gateway has found it again
+                try:
+                    await self.restores.ListPlans(request, **self.call)
+                    return
+                except grpc.aio.AioRpcError as error:
+                    if error.code() != grpc.StatusCode.UNAVAILABLE:
+                        raise
+                await asyncio.sleep(0.2)
+
     async def _write_pages(self) -> None:
         self._sequence += 1
         pages = self.table.take_pages(np.arange(len(self.table.page_numbers)))
@@ -200,7 +228,9 @@ class BenchSite:
         """Take a snapshot of everything from the image; returns when it is durable."""
         response = await self.snapshots.TakeSnapshot(
             snapshot_service_pb2.TakeSnapshotRequest(
-                spec=snapshot_pb2.SnapshotSpec(selector=EVERYTHING, title_template=title),
+                spec=snapshot_pb2.SnapshotSpec(
+                    selector=EVERYTHING, title_template=title, gates=_GATES
+                ),
                 request_id=str(uuid4()),
             ),
             **self.call,

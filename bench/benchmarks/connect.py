@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import aioca
 
@@ -41,9 +42,25 @@ async def _time_camonitor(names: list[str]) -> float:
         await asyncio.sleep(0)
 
 
-async def _monitor_start(implementation: str, pvs: int, runs: int) -> tuple[list[float], float]:
-    """Seconds from a monitor's start to the last first value on NATS, and its memory then."""
-    seconds = []
+async def _cpu_of_connecting(implementation: str, names: list[str]) -> float:
+    """CPU seconds of this process, its threads included, from a new table to all connected."""
+    begin = time.process_time()
+    await connect_s(implementation, names)
+    return time.process_time() - begin
+
+
+@dataclass
+class _Starts:
+    """Of each start of a monitor up to the last first value; its memory after the last."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+    megabytes: float = 0.0
+
+
+async def _monitor_start(implementation: str, pvs: int, runs: int) -> _Starts:
+    """From a monitor's start to the last first value on NATS."""
+    starts = _Starts()
     async with live(pvs, implementation, monitors=0) as site:
         for _ in range(runs):
             # An IOC is busy for seconds with taking apart what a lost client had subscribed.
@@ -52,10 +69,13 @@ async def _monitor_start(implementation: str, pvs: int, runs: int) -> tuple[list
             begin = time.perf_counter()
             await site.start_monitor(implementation)
             await site.until_valued()
-            seconds.append(site.listener.all_at - begin)
-            megabytes = site.process("monitor").memory_info().rss / 1e6
+            starts.seconds.append(site.listener.all_at - begin)
+            monitor = site.process("monitor")
+            used = monitor.cpu_times()
+            starts.cpu_s.append(used.user + used.system)
+            starts.megabytes = monitor.memory_info().rss / 1e6
             await site.stop_monitor()
-    return seconds, megabytes
+    return starts
 
 
 async def run(pvs: int, runs: int) -> Result:
@@ -77,19 +97,23 @@ async def run(pvs: int, runs: int) -> Result:
             peers=(measure_each(connect_s, PEER), measure_each(first_values_s, PEER)),
             warm=0,
         )
+        cpu = [await _cpu_of_connecting(mine, names) for _ in range(runs)]
         bare = [await _time_camonitor(names)] if WITH_PEERS else []
         memory = [await memory_mb(mine, pvs) for _ in range(runs)]
         peer_memory = [await memory_mb(PEER, pvs)] if WITH_PEERS else []
-    started, monitor_mb = await _monitor_start(mine, pvs, runs)
+    started = await _monitor_start(mine, pvs, runs)
     result.figure("connect_s", times[0], None)
     result.figure("first_values_s", times[1], 0.8)
     result.figure("memory_mb", memory, 60.0)
-    result.figure("monitor_start_s", started, 1.0)
-    result.figure("monitor_mb", [monitor_mb], 160.0)
+    result.figure("monitor_start_s", started.seconds, 1.0)
+    result.figure("monitor_mb", [started.megabytes], 160.0)
+    result.figure("connect_cpu_s", cpu, None)
+    result.figure("monitor_start_cpu_s", started.cpu_s, None)
     result.peer("aioca table", "connect_s", times[2])
     result.peer("aioca table", "first_values_s", times[3])
     result.peer("aioca table", "memory_mb", peer_memory)
     result.peer("aioca.camonitor", "first_values_s", bare)
     result.notes.append("memory_mb: over an empty process, in a process of its own")
+    result.notes.append("…cpu_s: what our process uses; of the IOCs each looks for every name")
     result.notes.append("monitor_start_s: from the process's start to the last first value on NATS")
     return result
