@@ -33,7 +33,7 @@ _CONNECTED_NS = 1
 class SimulatedTable:
     """See `ChannelTable`. Nothing is written."""
 
-    implementation = "simulated"
+    implementation_name = "simulated"
     withdraws_writes = True
 
     def __init__(self, pvs: int) -> None:
@@ -41,7 +41,7 @@ class SimulatedTable:
         self._names: list[str] = []
         self._numbers = np.zeros(0)
 
-    async def add(self, names: Sequence[str]) -> Slots:
+    async def add_channels(self, names: Sequence[str]) -> Slots:
         first = len(self._names)
         self._names += names
         self._numbers = np.append(self._numbers, [self._number(name) for name in names])
@@ -59,25 +59,25 @@ class SimulatedTable:
             case _:
                 return MOVED if 2 * int(name.split(":")[2]) < self._pvs else SAME
 
-    async def remove(self, slots: Slots) -> None:
+    async def remove_slots(self, slots: Slots) -> None:
         pass
 
     async def wait_connected(self, slots: Slots, timeout: float) -> NDArray[np.bool_]:
         return np.ones(len(slots), bool)
 
-    async def subscribe(self, slots: Slots) -> None:
+    async def subscribe_slots(self, slots: Slots) -> None:
         pass
 
     async def wait_dirty(self) -> None:
         await asyncio.Event().wait()
 
-    def drain(self, max_heap: int = 64 << 20) -> Columns:
-        return Columns.empty()
+    def drain_updates(self, max_heap: int = 64 << 20) -> Columns:
+        return Columns.empty_columns()
 
     def drain_info(self) -> Slots:
         return np.zeros(0, np.int64)
 
-    def info(self, slots: Slots) -> InfoColumns:
+    def read_info(self, slots: Slots) -> InfoColumns:
         n = len(slots)
         kind = np.where(np.isnan(self._numbers[slots]), Kind.STRING, Kind.FLOAT64)
         none = np.full(n, np.nan)
@@ -102,9 +102,11 @@ class SimulatedTable:
             host=[""] * n,
         )
 
-    async def read(self, slots: Slots, timeout: float, *, kind: Kind | None = None) -> ReadResult:
+    async def read_values(
+        self, slots: Slots, timeout: float, *, kind: Kind | None = None
+    ) -> ReadResult:
         numbers = self._numbers[slots]
-        values = Columns.empty(len(slots)).with_key(slots)
+        values = Columns.empty_columns(len(slots)).with_key(slots)
         values.state[:], values.origin[:] = State.CONNECTED, Origin.READ
         values.kind[:], values.data[:] = Kind.FLOAT64, numbers.view(np.uint64)
         named = np.flatnonzero(np.isnan(numbers))
@@ -117,15 +119,15 @@ class SimulatedTable:
             values = replace(values, heap=heap)
         return ReadResult(values, np.full(len(slots), ECA_NORMAL, np.int32))
 
-    async def write(
+    async def write_values(
         self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
     ) -> NDArray[np.int32]:
         raise Unimplemented("simulated channels take no values")
 
-    def unanswered(self, slots: Slots) -> NDArray[np.bool_]:
+    def unanswered_slots(self, slots: Slots) -> NDArray[np.bool_]:
         return np.zeros(len(slots), bool)
 
-    def connections(self) -> Connections:
+    def connection_columns(self) -> Connections:
         n = len(self._names)
         up = np.ones(n, bool)
         return Connections(["simulated"], np.zeros(n, np.int32), up, up, np.zeros(n, np.int64))
@@ -133,11 +135,11 @@ class SimulatedTable:
     def take_served_twice(self) -> list[ServedTwice]:
         return []
 
-    def stats(self) -> TableStats:
+    def table_stats(self) -> TableStats:
         n = len(self._names)
         return TableStats(n, n, 0, 0, 0, 0, 0, 0)
 
-    async def close(self) -> None:
+    async def close_table(self) -> None:
         pass
 
 
@@ -154,7 +156,7 @@ def main(pvs: int) -> None:
         await drey_restore.app.main(settings, running)
 
     setattr(drey_restore.app, "open_table", open_simulated)  # noqa: B010
-    app.run("restore", RestoreSettings, run)
+    app.run_service("restore", RestoreSettings, run)
 
 
 if __name__ == "__main__":

@@ -150,14 +150,14 @@ class BenchSite:
     async def stand_still(self, value: float) -> None:
         """Publish one value for every channel."""
         self._columns.data[:] = np.float64(value).view(np.uint64)
-        self.table.apply(self._columns)
+        self.table.apply_batch(self._columns)
         await self._write_pages()
 
     async def replace_restore(self, arguments: Sequence[str]) -> None:
         """Run Python with these arguments in place of the restore service."""
         child = self.stack._service_child("restore", "restore")
-        await self.stack.supervisor.stop("restore")
-        await self.stack.supervisor.start(replace(child, argv=[sys.executable, *arguments]))
+        await self.stack.supervisor.stop_child("restore")
+        await self.stack.supervisor.start_child(replace(child, argv=[sys.executable, *arguments]))
         request = restore_service_pb2.ListPlansRequest()
         async with asyncio.timeout(_AGAIN_S):
             while True:  # until the gateway has found it again
