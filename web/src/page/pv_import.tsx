@@ -218,7 +218,7 @@ function UndoHint({ told: { summary, file }, before }: { told: Told; before: Blo
           <button onClick={() => saveFile(before, `catalog-before-${file.name.replace(/\.csv$/i, "")}-${day(new Date())}.csv`)}>Save it as a file</button>{" "}
         </>
       )}
-      {summary.added > 0 && "PVs that were added stay then; they are deleted with drey pv delete. "}
+      {summary.added > 0 && "PVs that were added stay then; they are deleted with drey pv rm. "}
       {summary.tagGroupsAdded.length > 0 && "Tags of groups that are new stay too. "}
       The act is in the <a href="#/audit">audit</a> and among the <a href="#/jobs">jobs</a>.
     </p>
