@@ -11,7 +11,9 @@ class FolderBusy(StackError):
     """Another process already runs a part in this folder."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(f"{folder} is in use by another running stack")
+        super().__init__(
+            f"{folder} is in use by another running stack: stop that one, or take another folder"
+        )
         self.folder = folder
 
 
