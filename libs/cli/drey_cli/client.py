@@ -73,7 +73,7 @@ class CliClient:
 
     def move_to(self, connection: Connection) -> None:
         """Speak to another server from here on. Methods that were taken before are of the old."""
-        self.close()
+        self.close_channel()
         for name in _SERVICES.keys() & self.__dict__.keys():
             delattr(self, name)
         self._connect(connection)
@@ -161,12 +161,16 @@ class CliClient:
             if not paged.page_token:
                 return
 
-    def __getattr__(self, name: str) -> Any:
-        area, service = _SERVICES[name]
-        module = import_module(f"drey.{area}.v1.{area}_service_pb2_grpc")
-        stub = getattr(module, f"{service}Stub")(self._channel)
-        setattr(self, name, stub)
-        return stub
+    if not TYPE_CHECKING:  # else a name that nothing has would pass as one of any type
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in _SERVICES:
+                raise AttributeError(f"{type(self).__name__} has no {name}")
+            area, service = _SERVICES[name]
+            module = import_module(f"drey.{area}.v1.{area}_service_pb2_grpc")
+            stub = getattr(module, f"{service}Stub")(self._channel)
+            setattr(self, name, stub)
+            return stub
 
 
 _SERVICES = {
