@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +58,31 @@ def test_values_by_name_device_tag_and_address(running: Running, drey: BlockingC
     assert {pv.name for pv in drey.get(["device:BEND", "not:*:BDES"])} == {
         name for name in devices if not name.endswith(":BDES")
     }
+
+
+def test_an_import_says_its_plan_and_does_it_whole_or_not(
+    drey: BlockingClient, tmp_path: Path
+) -> None:
+    path = tmp_path / "more.csv"
+    path.write_text("Setpoint,Readback,Device\nMORE:1:BDES,MORE:1:BACT,BEND\nMORE:2:BDES,,BEND\n")
+    plan = drey.import_pvs(path, dry_run=True)
+    assert [row.name for row in plan.rows] == ["MORE:1:BDES", "MORE:2:BDES"]
+    assert (plan.summary.added, plan.summary.refused, plan.summary.applied) == (2, 0, False)
+    with pytest.raises(ClientError, match="MORE:1:BDES"):
+        drey.find("MORE:1:BDES")
+
+    path.write_text("Setpoint,Abs Tolerance\nMORE:3:BDES,\nMORE:4:BDES,wide\n")
+    refused = drey.import_pvs(path)
+    assert [(row.line, row.column) for row in refused.rows if row.HasField("error")] == [
+        (3, "Abs Tolerance")
+    ]
+    assert (refused.summary.refused, refused.summary.applied) == (1, False)
+    with pytest.raises(ClientError, match="MORE:3:BDES"):
+        drey.find("MORE:3:BDES")
+
+    path.write_text(f"Setpoint,Description\n{drey.get('*:BDES')[0].name},not so\n")
+    kept = drey.import_pvs(path, keep_existing=True)
+    assert (kept.summary.unchanged, kept.summary.changed, kept.summary.applied) == (1, 0, True)
 
 
 def test_errors_are_reasons(running: Running, drey: BlockingClient) -> None:

@@ -13,6 +13,7 @@ from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
 from drey_cli.demo import plain_data
+from drey_client import value_of
 from tests.e2e.conftest import EVERYTHING, PVS, Running
 
 DISTURBED = 40
@@ -76,7 +77,7 @@ def _setpoints(running: Running, snapshot_id: str) -> dict[str, Any]:
     for response in running.snapshots.ReadSnapshot(request, **running.call()):
         for row in response.rows.rows:
             if row.HasField("setpoint"):
-                rows[row.name] = plain_data(row.setpoint)
+                rows[row.name] = plain_data(value_of(row.setpoint).data)
     return rows
 
 

@@ -11,25 +11,24 @@ import csv
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
-from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
-from drey.common.v1 import state_pb2, value_pb2
+from drey.catalog.v1 import catalog_pb2
+from drey.common.v1 import state_pb2
 from drey.compare.v1 import compare_pb2
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
-from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
+from drey.snapshot.v1 import snapshot_pb2
 from drey_cli.errors import CliError
 from drey_cli.output import Output
 from drey_cli.render.words import short_name
-from drey_client import Client, EnumState, value_of
+from drey_client import Client, EnumState
 from drey_stack.simulated import SimulatedMachine
 
 
@@ -236,53 +235,32 @@ class DemoWalk:
             answers: dict[str, Any] = json.loads(path.read_text())
             tolerances = _read_tolerances(self._machine.catalog)
             wrong, right, unread = [], 0, 0
-            async for address, stored in self._stored_setpoints():
+            # a PV of this machine is named as its setpoint is addressed
+            table = await self._client.read_snapshot(self._snapshot.id)
+            rows = zip(table["pv"], table["channel"], table["value"], strict=True)
+            for address, channel, stored in rows:
+                if channel != "setpoint" or stored is None:
+                    continue
                 answer = answers.get(address)
                 if answer is None or "error" in answer:
                     unread += 1
-                    continue
-                if same_within(stored, answer["value"], *tolerances.get(address, (0.0, 0.0))):
+                elif same_within(plain_data(stored), answer["value"], *tolerances[address]):
                     right += 1
                 else:
                     wrong.append(address)
-            self._tell_verified(step, right, wrong, unread)
+            step.facts.update(equal=right, different=len(wrong), unread=unread)
+            if wrong:
+                step.facts["first_different"] = ", ".join(wrong[:5])
         return right > 0 and not wrong and not unread
-
-    @staticmethod
-    def _tell_verified(step: DemoStep, right: int, wrong: list[str], unread: int) -> None:
-        step.facts.update(equal=right, different=len(wrong), unread=unread)
-        if wrong:
-            step.facts["first_different"] = ", ".join(wrong[:5])
-
-    async def _stored_setpoints(self) -> AsyncIterator[tuple[str, Any]]:
-        """(address, value) of every setpoint that the snapshot has a value of."""
-        request = snapshot_service_pb2.ReadSnapshotRequest(id=self._snapshot.id, with_metadata=True)
-        addresses: dict[int, str] = {}
-        stub: Any = snapshot_service_pb2_grpc.SnapshotServiceStub(self._client.channel)
-        async for response in self._client.stream(stub.ReadSnapshot, request):
-            for pv in response.metadata.pvs:
-                addresses[pv.number] = pv.setpoint.address
-            for row in response.rows.rows:
-                value = plain_data(row.setpoint) if row.HasField("setpoint") else None
-                if value is not None and addresses.get(row.number):
-                    yield addresses[row.number], value
-
-
-def _rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _read_tolerances(path: Path) -> dict[str, tuple[float, float]]:
     """Tolerance of each setpoint address, from the file that was imported."""
-    return {
-        row["Setpoint"]: (
-            float(row.get("Abs Tolerance") or 0.0),
-            float(row.get("Rel Tolerance") or 0.0),
-        )
-        for row in _rows_of(path)
-        if row["Setpoint"]
-    }
+    with path.open(newline="", encoding="utf-8") as file:
+        return {
+            row["Setpoint"]: (float(row["Abs Tolerance"] or 0), float(row["Rel Tolerance"] or 0))
+            for row in csv.DictReader(file)
+        }
 
 
 def _different_setpoints(summary: compare_pb2.ComparisonSummary) -> int:
@@ -301,19 +279,11 @@ def _summary_facts(summary: compare_pb2.ComparisonSummary) -> dict[str, int]:
     }
 
 
-_CHUNK = 512 << 10
-
-
 async def import_catalog(
     client: Client, path: Path, *, keep_existing: bool = False
 ) -> catalog_pb2.ImportSummary:
     """Import the file; CliError where a row is refused."""
-    catalog: Any = catalog_service_pb2_grpc.CatalogServiceStub(client.channel)
-    summary = catalog_pb2.ImportSummary()
-    requests = _upload_requests(path, keep_existing)
-    async for message in client.stream(catalog.ImportPvs, requests):
-        if message.HasField("summary"):
-            summary = message.summary
+    summary = (await client.import_pvs(path, keep_existing=keep_existing)).summary
     if not summary.applied:
         raise CliError(f"the import was refused: {summary.refused} rows")
     return summary
@@ -327,31 +297,14 @@ async def connected_channels(client: Client) -> tuple[int, int]:
     return sum(s.channels for s in status.shards), sum(s.connected for s in status.shards)
 
 
-def _upload_requests(
-    path: Path, keep_existing: bool
-) -> Iterator[catalog_service_pb2.ImportPvsRequest]:
-    yield catalog_service_pb2.ImportPvsRequest(
-        options=catalog_service_pb2.ImportOptions(
-            format=catalog_pb2.FILE_FORMAT_CSV,
-            file_name=path.name,
-            keep_existing=keep_existing,
-            request_id=str(uuid4()),
-        )
-    )
-    content = path.read_bytes()
-    for start in range(0, len(content), _CHUNK):
-        yield catalog_service_pb2.ImportPvsRequest(data=content[start : start + _CHUNK])
-
-
 def dead_channels(folder: Path) -> int:
     """Channels in the catalog that no IOC serves, by the machine's own word."""
     description = json.loads((folder / "machine.json").read_text())
     return len(description["dead"])
 
 
-def plain_data(value: value_pb2.Value) -> Any:
-    """The data of a value as numbers, text and lists; None where there is none."""
-    data = value_of(value).data
+def plain_data(data: Any) -> Any:
+    """Data of a `ChannelValue` as numbers, text and lists; None where there is none."""
     if isinstance(data, EnumState):
         return data.index
     if isinstance(data, np.ndarray):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from drey_client.choosing import choose
     from drey_client.client import Client
     from drey_client.errors import ClientError
+    from drey_client.pv_files import PvImport
     from drey_client.tables import ComparisonTable, ValueTable
     from drey_client.values import (
         AlarmSeverity,
@@ -40,6 +41,7 @@ _MODULES = {
     "LiveChange": "watch",
     "LivePv": "values",
     "LiveWatch": "watch",
+    "PvImport": "pv_files",
     "ValueTable": "tables",
     "choose": "choosing",
     "value_of": "values",
@@ -60,13 +62,16 @@ __all__ = [
     "LiveChange",
     "LivePv",
     "LiveWatch",
+    "PvImport",
     "ValueTable",
     "choose",
     "value_of",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:  # else a name that nothing has would pass as one of any type
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from drey.catalog.v1 import catalog_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey_client.choosing import Chosen
 from drey_client.client import Client
+from drey_client.pv_files import PvImport
 from drey_client.tables import ComparisonTable, ValueTable
 from drey_client.values import LivePv
 from drey_client.watch import LiveChange, LiveWatch
@@ -93,6 +95,10 @@ class BlockingClient:
     def find(self, address: str) -> catalog_pb2.Pv:
         """See `Client.find`."""
         return self._run_coroutine(self._client.find(address))
+
+    def import_pvs(self, path: str | Path, **options: Any) -> PvImport:
+        """See `Client.import_pvs`."""
+        return self._run_coroutine(self._client.import_pvs(path, **options))
 
     def snapshots(self, limit: int = 100, **filters: Any) -> list[snapshot_pb2.Snapshot]:
         """See `Client.snapshots`."""

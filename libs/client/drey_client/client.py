@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -21,6 +22,7 @@ from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_servic
 from drey_client.choosing import Chosen, choose
 from drey_client.errors import ClientError, from_call_error, reason_name
 from drey_client.parts import whole_rows
+from drey_client.pv_files import PvImport, import_requests, read_import
 from drey_client.tables import ComparisonTable, ValueTable, comparison_table, snapshot_table
 from drey_client.values import LivePv, pv_of_row
 from drey_client.watch import SILENCE_S, LiveWatch
@@ -187,6 +189,21 @@ class Client:
             raise ClientError(f"nothing is named {address}", reason="NOT_FOUND")
         entry: catalog_pb2.Pv = answer.pvs[0]
         return entry
+
+    async def import_pvs(
+        self, path: str | Path, *, dry_run: bool = False, keep_existing: bool = False
+    ) -> PvImport:
+        """Import a CSV file of PVs: all of it, or, when any row is refused, nothing.
+
+        It does not raise for a refused row: see `summary.refused`. `dry_run`: only say what would
+        be done. `keep_existing`: PVs that are there stay as they are. OSError: the file.
+        """
+        stub: Any = catalog_service_pb2_grpc.CatalogServiceStub(self.channel)
+        file = io.BytesIO(await asyncio.to_thread(Path(path).read_bytes))
+        requests = import_requests(
+            file, Path(path).name, dry_run=dry_run, keep_existing=keep_existing
+        )
+        return read_import([message async for message in self.stream(stub.ImportPvs, requests)])
 
     async def snapshots(self, limit: int = 100, **filters: Any) -> list[snapshot_pb2.Snapshot]:
         """The newest snapshots; `filters` are fields of `ListSnapshotsRequest`."""

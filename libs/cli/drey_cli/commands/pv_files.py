@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
 from drey_cli.commands.pv import pv_command
 from drey_cli.contracts import catalog_pb2, catalog_service_pb2, selector_pb2
@@ -16,8 +15,8 @@ from drey_cli.render.table import Cell, Table, name_field, number_field, table_o
 from drey_cli.render.words import format_count, plural, short_name
 from drey_cli.selection import Choice, choosing
 from drey_cli.session import CliSession, command, end_with
+from drey_client.errors import ClientError
 
-CHUNK = 512 * 1024
 _SHOWN_ROWS = 50
 
 
@@ -39,13 +38,10 @@ def import_pvs(
     session: CliSession, file: str, dry_run: bool, keep_existing: bool, changes: bool
 ) -> None:
     """Import a CSV file of PVs: all of it, or, when any row is refused, nothing."""
-    options = catalog_service_pb2.ImportOptions(
-        format=catalog_pb2.FILE_FORMAT_CSV,
-        dry_run=dry_run,
-        keep_existing=keep_existing,
-        file_name="" if file == "-" else Path(file).name,
-        request_id=str(uuid4()),
-    )
+    from drey_client.pv_files import import_requests, read_import
+
+    client = session.client
+    name = "" if file == "-" else Path(file).name
     with _open_source(file) as source, session.out.progress_bars(of_bytes=True) as progress:
         size = None if file == "-" else Path(file).stat().st_size
         task = progress.add_task("sending", total=size)
@@ -53,7 +49,17 @@ def import_pvs(
         def show_sent(count: int) -> None:
             progress.advance(task, count)
 
-        rows, summary = _exchange_file(session, options, source, show_sent)
+        requests = import_requests(
+            source, name, dry_run=dry_run, keep_existing=keep_existing, on_sent=show_sent
+        )
+        with client.exchange_messages(client.catalog.ImportPvs, requests) as answers:
+            try:
+                done = read_import(answers)
+            except ClientError as error:
+                raise CliError(
+                    error.message, reason=error.reason, remedy="see drey job list"
+                ) from error
+    rows, summary = done.rows, done.summary
     shown = [row for row in rows if changes or row.HasField("error")]
     most = _SHOWN_ROWS if session.out.is_terminal else len(shown)
     session.show_document(
@@ -75,35 +81,6 @@ def _open_source(file: str) -> BinaryIO:
             field="FILE",
             remedy="name a file that you may read, or - for standard input",
         ) from error
-
-
-def _exchange_file(
-    session: CliSession,
-    options: catalog_service_pb2.ImportOptions,
-    source: BinaryIO,
-    sent: Callable[[int], None],
-) -> tuple[list[catalog_pb2.ImportRow], catalog_pb2.ImportSummary]:
-    def import_requests() -> Iterator[catalog_service_pb2.ImportPvsRequest]:
-        yield catalog_service_pb2.ImportPvsRequest(options=options)
-        while chunk := source.read(CHUNK):
-            yield catalog_service_pb2.ImportPvsRequest(data=chunk)
-            sent(len(chunk))
-
-    client = session.client
-    rows: list[catalog_pb2.ImportRow] = []
-    summary = None
-    with client.exchange_messages(client.catalog.ImportPvs, import_requests()) as answers:
-        for answer in answers:
-            rows.extend(answer.rows.rows)
-            if answer.HasField("summary"):
-                summary = answer.summary
-    if summary is None:
-        raise CliError(
-            "the server ended the import without a summary; nothing is known of it",
-            reason="INTERNAL",
-            remedy="see drey job list",
-        )
-    return rows, summary
 
 
 @command(
