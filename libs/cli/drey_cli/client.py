@@ -10,7 +10,7 @@ from uuid import uuid4
 import grpc
 
 from drey_cli.errors import from_rpc_error, usage_error
-from drey_cli.settings import Connection
+from drey_client.settings import Connection
 
 if TYPE_CHECKING:
     from drey.access.v1.access_service_pb2_grpc import AccessServiceStub

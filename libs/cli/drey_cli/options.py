@@ -6,8 +6,6 @@ Click does the rest. Typer, which wraps it, loads Pydantic for each run: half of
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial, wraps
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from drey_cli.errors import usage_error
+from drey_client.settings import parse_span
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
@@ -111,23 +110,13 @@ def packed_options(name: str, kind: type[Any], *options: Decorator[Any]) -> Deco
     return decorate_function
 
 
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(ms|s|m|h|d|)")
-
-
 def parse_seconds(text: str, *, option: str) -> float:
     """Seconds of a duration; refuses what is negative, not finite, or not a duration."""
-    match = _SPAN.fullmatch(text.strip())
-    if match is None:
-        raise usage_error(
-            f"{option}: {text!r} is not a duration",
-            field=option,
-            remedy="write it as 500ms, 2s, 5m, 1h or 30d",
-        )
-    seconds = float(match[1]) * _UNITS[match[2]]
-    if not math.isfinite(seconds):
-        raise usage_error(f"{option}: {text!r} is too long", field=option, remedy="write it as 30d")
-    return seconds
+    try:
+        return parse_span(text)
+    except ValueError as error:
+        message, remedy = error.args
+        raise usage_error(f"{option}: {message}", field=option, remedy=remedy) from error
 
 
 def to_duration(seconds: float) -> Duration:

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from drey_client.client import Client
     from drey_client.errors import ClientError
     from drey_client.pv_files import PvImport
+    from drey_client.settings import (
+        Connection,
+        ConnectionOptions,
+        ConnectionUnclear,
+        find_connection,
+    )
     from drey_client.tables import ComparisonTable, ValueTable
     from drey_client.values import (
         AlarmSeverity,
@@ -36,6 +42,9 @@ _MODULES = {
     "Client": "client",
     "ClientError": "errors",
     "ComparisonTable": "tables",
+    "Connection": "settings",
+    "ConnectionOptions": "settings",
+    "ConnectionUnclear": "settings",
     "ArrayDecimation": "values",
     "EnumState": "values",
     "LiveChange": "watch",
@@ -44,6 +53,7 @@ _MODULES = {
     "PvImport": "pv_files",
     "ValueTable": "tables",
     "choose": "choosing",
+    "find_connection": "settings",
     "value_of": "values",
 }
 
@@ -58,6 +68,9 @@ __all__ = [
     "Client",
     "ClientError",
     "ComparisonTable",
+    "Connection",
+    "ConnectionOptions",
+    "ConnectionUnclear",
     "EnumState",
     "LiveChange",
     "LivePv",
@@ -65,6 +78,7 @@ __all__ = [
     "PvImport",
     "ValueTable",
     "choose",
+    "find_connection",
     "value_of",
 ]
 

@@ -9,13 +9,14 @@ from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from drey.catalog.v1 import catalog_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey_client.choosing import Chosen
 from drey_client.client import Client
 from drey_client.pv_files import PvImport
+from drey_client.settings import Connection
 from drey_client.tables import ComparisonTable, ValueTable
 from drey_client.values import LivePv
 from drey_client.watch import LiveChange, LiveWatch
@@ -35,6 +36,17 @@ class BlockingClient:
         self._client = Client(server, key, **options)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+
+    @classmethod
+    def of(cls, connection: Connection) -> Self:
+        """See `Client.of`."""
+        return cls(
+            connection.server,
+            connection.key,
+            tls=connection.tls,
+            ca=connection.ca,
+            timeout_s=connection.timeout_s,
+        )
 
     def __enter__(self) -> BlockingClient:
         self._loop = asyncio.new_event_loop()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import grpc.aio
@@ -23,6 +23,7 @@ from drey_client.choosing import Chosen, choose
 from drey_client.errors import ClientError, from_call_error, reason_name
 from drey_client.parts import whole_rows
 from drey_client.pv_files import PvImport, import_requests, read_import
+from drey_client.settings import Connection
 from drey_client.tables import ComparisonTable, ValueTable, comparison_table, snapshot_table
 from drey_client.values import LivePv, pv_of_row
 from drey_client.watch import SILENCE_S, LiveWatch
@@ -68,6 +69,17 @@ class Client:
         self._tls = tls or ca is not None
         self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self._channel: grpc.aio.Channel | None = None
+
+    @classmethod
+    def of(cls, connection: Connection) -> Self:
+        """Of what `find_connection` found."""
+        return cls(
+            connection.server,
+            connection.key,
+            tls=connection.tls,
+            ca=connection.ca,
+            timeout_s=connection.timeout_s,
+        )
 
     async def __aenter__(self) -> Client:
         self._channel = self._open_channel()

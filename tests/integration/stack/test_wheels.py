@@ -81,10 +81,10 @@ def test_nothing_comes_from_the_checkout(programs: Path, tmp_path: Path) -> None
 
 
 OLD_CLIENT = """
-import importlib, pathlib, pkgutil, tomllib
+import importlib, pkgutil
 import drey, drey_client, google.protobuf
 from drey.common.v1 import value_pb2
-from drey_client import BlockingClient
+from drey_client import BlockingClient, find_connection
 assert google.protobuf.__version__ == "6.30.0"
 for module in pkgutil.walk_packages(drey.__path__, "drey."):
     importlib.import_module(module.name)
@@ -92,8 +92,7 @@ for module in pkgutil.iter_modules(drey_client.__path__, "drey_client."):
     importlib.import_module(module.name)
 value = value_pb2.Value(float64_value=0.5, state=value_pb2.CONNECTION_STATE_CONNECTED)
 assert value_pb2.Value.FromString(value.SerializeToString()) == value
-given = tomllib.loads(pathlib.Path(".drey/client.toml").read_text())
-with BlockingClient(given["server"], given["key"]) as client:
+with BlockingClient.of(find_connection()) as client:
     print("taken:", len(client.snapshots()))
 """
 
