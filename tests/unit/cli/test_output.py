@@ -13,7 +13,7 @@ from drey.snapshot.v1 import snapshot_pb2
 from drey_cli.errors import CliError
 from drey_cli.output import Output, rich_table
 from drey_cli.render.snapshots import snapshots_table
-from drey_cli.render.table import Cell, Column, Table, folded_columns
+from drey_cli.render.table import Cell, Column, Table, folded_columns, name_field, table_of
 from drey_cli.render.values import rows_table
 from drey_runtime.logs import TextFormatter
 from drey_testing.corpus import HOSTILE_CHARACTERS
@@ -174,3 +174,11 @@ def test_a_narrow_terminal_cuts_no_number_name_or_id_while_text_can_be_folded():
     drawn = capture.get()
     assert "GONE:LI20:901:BDES" in drawn and "-123456.789" in drawn
     assert all(len(line) <= 60 for line in drawn.splitlines())
+
+
+@pytest.mark.parametrize("limit", [0, 2, 3])
+def test_a_table_says_what_it_leaves_out(limit):
+    table = table_of("ABC", name_field("PV", lambda name: name), limit=limit)
+    shown = limit or 3
+    assert [cell for (cell,) in table.rows] == list("ABC")[:shown]
+    assert table.note == ("the first 2 of 3; --limit 0 shows all" if shown < 3 else "")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import Any
 
 from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import audit_pb2, audit_service_pb2
@@ -12,9 +13,6 @@ from drey_cli.options import COUNT, MOMENT, limit_option, option
 from drey_cli.render.table import Cell, Table, id_field, table_of, text_field, time_field
 from drey_cli.render.words import format_stamp
 from drey_cli.session import CliSession, command, end_with, group
-
-if TYPE_CHECKING:
-    from google.protobuf.timestamp_pb2 import Timestamp
 
 audit_command = group(SUMMARIES["audit"])
 _VERIFY_S = 600.0
@@ -28,11 +26,21 @@ _until_option = option("--until", type=MOMENT, metavar="TIME", help="Only before
 
 
 def filter_options(function: Any) -> Any:
-    """The options that say which acts."""
+    """The options that say which acts; the function gets them as the `request` for these."""
+
+    @wraps(function)
+    def run(*arguments: Any, by: str, action: str, target: str, **values: Any) -> Any:
+        times = {"from_time": values.pop("since"), "to_time": values.pop("until")}
+        request = audit_service_pb2.ListEventsRequest(
+            principal=by, action_prefix=action, target=target, **times
+        )
+        return function(*arguments, request=request, **values)
+
+    decorated: Any = run
     options = (by_option, action_option, object_option, _since_option, _until_option)
     for each in reversed(options):
-        function = each(function)
-    return function
+        decorated = each(decorated)
+    return decorated
 
 
 @command(
@@ -44,19 +52,10 @@ def filter_options(function: Any) -> Any:
 @filter_options
 @limit_option(50, "Most acts")
 def list_events(
-    session: CliSession,
-    by: str,
-    action: str,
-    target: str,
-    since: Timestamp | None,
-    until: Timestamp | None,
-    limit: int,
+    session: CliSession, request: audit_service_pb2.ListEventsRequest, limit: int
 ) -> None:
     """List acts, newest first."""
     client = session.client
-    request = audit_service_pb2.ListEventsRequest(
-        principal=by, action_prefix=action, target=target, from_time=since, to_time=until
-    )
     events = list(client.list_items(client.audit.ListEvents, request, "events", limit=limit))
     session.show_document({"events": events}, lambda: acts_table(events, utc=session.out.utc))
 

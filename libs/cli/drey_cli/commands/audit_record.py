@@ -35,8 +35,6 @@ from drey_cli.render.words import format_span, format_stamp, plural, short_name,
 from drey_cli.session import CliSession, command
 
 if TYPE_CHECKING:
-    from google.protobuf.timestamp_pb2 import Timestamp
-
     from drey.audit.v1.audit_pb2 import AuditEvent
 
 _SHOWN = 50
@@ -169,9 +167,8 @@ def approval_text(plan: restore_pb2.Plan, *, utc: bool) -> str:
 
 
 def _values_table(items: Sequence[restore_pb2.RestoreItem], limit: int) -> Table:
-    shown = items[: limit or None]
-    table = table_of(
-        shown,
+    return table_of(
+        items,
         number_field("stage", lambda item: str(item.stage)),
         name_field("PV", lambda item: item.name),
         number_field("before", lambda item: value_text(item, "before")),
@@ -179,10 +176,8 @@ def _values_table(items: Sequence[restore_pb2.RestoreItem], limit: int) -> Table
         number_field("after", lambda item: value_text(item, "seen")),
         text_field("verdict", _verdict_text),
         text_field("status", lambda item: item.epics_status),
+        limit=limit,
     )
-    if len(shown) < len(items):
-        table.note = f"the first {len(shown)} of {len(items)}; --limit 0 shows all"
-    return table
 
 
 def _sent_text(item: restore_pb2.RestoreItem, *, full: bool = False) -> str:
@@ -235,25 +230,18 @@ _ACT_COLUMNS: dict[str, Callable[[AuditEvent], object]] = {
 @option("--output", type=choice_of("jsonl", "csv"), help="JSON, a line each (default), or CSV.")
 def export_acts(
     session: CliSession,
-    by: str,
-    action: str,
-    target: str,
-    since: Timestamp | None,
-    until: Timestamp | None,
+    request: audit_service_pb2.ListEventsRequest,
     restore: str | None,
     output: str | None,
 ) -> None:
     """Write the trail, newest act first, as it comes. In CSV, times are in UTC."""
     client, as_csv = session.client, output == "csv"
     if restore is None:
-        request = audit_service_pb2.ListEventsRequest(
-            principal=by, action_prefix=action, target=target, from_time=since, to_time=until
-        )
         acts = client.list_items(client.audit.ListEvents, request, "events")
         lines = act_rows(acts) if as_csv else ()
         documents: Iterable[Any] = () if as_csv else acts
     else:
-        if by or action or target or since or until:
+        if request.ByteSize():
             raise usage_error(
                 "--restore is of PVs, and the other options choose acts",
                 field="--restore",

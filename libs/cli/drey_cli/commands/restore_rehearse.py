@@ -311,10 +311,8 @@ def _draw_course(
         if item.verdict not in fine and item.skip != restore_pb2.SKIP_REASON_EQUAL
     ]
     if troubled:
-        table = restore_items_table(troubled[: limit or None])
+        table = restore_items_table(troubled, limit=limit)
         table.title = "not verified in the rehearsal"
-        if limit and len(troubled) > limit:
-            table.note = f"the first {limit} of {len(troubled)}; --limit 0 shows all"
         out.print_table(table)
     out.print_table(_stages_table(stages))
     out.print_text(_latencies_text(rehearsal))
@@ -330,16 +328,13 @@ def _draw_course(
 
 
 def _reasons_table(title: str, reasons: Mapping[str, str], limit: int) -> Table:
-    shown = list(reasons.items())[: limit or None]
-    table = table_of(
-        shown,
+    return table_of(
+        reasons.items(),
         name_field("PV", lambda pair: pair[0]),
         text_field("why", lambda pair: Cell(pair[1], "yellow"), fold=True),
         title=title,
+        limit=limit,
     )
-    if len(shown) < len(reasons):
-        table.note = f"the first {len(shown)} of {len(reasons)}; --limit 0 shows all"
-    return table
 
 
 def _stages_table(stages: Sequence[StageCourse]) -> Table:

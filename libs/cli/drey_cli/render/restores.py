@@ -242,7 +242,7 @@ def restore_verdict(restore: restore_pb2.Restore) -> Cell:
     )
 
 
-def restore_items_table(items: Iterable[restore_pb2.RestoreItem]) -> Table:
+def restore_items_table(items: Iterable[restore_pb2.RestoreItem], *, limit: int = 0) -> Table:
     return table_of(
         items,
         name_field("PV", lambda item: item.name),
@@ -252,6 +252,7 @@ def restore_items_table(items: Iterable[restore_pb2.RestoreItem]) -> Table:
         number_field("seen", lambda item: _item_value(item, "seen")),
         number_field("readback", lambda item: _item_value(item, "readback")),
         text_field("note", _restore_note, fold=True),
+        limit=limit,
     )
 
 

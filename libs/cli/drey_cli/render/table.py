@@ -104,10 +104,13 @@ def time_field(title: str, stamp: Callable[[T], Timestamp], *, utc: bool) -> Fie
     return Field(Column(title), lambda item: time_cell(stamp(item).ToNanoseconds(), utc=utc))
 
 
-def table_of(items: Iterable[T], *fields: Field[T], title: str = "") -> Table:
-    table = Table([field.column for field in fields], title=title)
-    for item in items:
-        table.rows.append([field.cell(item) for field in fields])
+def table_of(items: Iterable[T], *fields: Field[T], title: str = "", limit: int = 0) -> Table:
+    """A row an item, at most `limit` (0: all); the note says so where there are more."""
+    every = list(items)
+    rows: list[Row] = [[field.cell(item) for field in fields] for item in every[: limit or None]]
+    table = Table([field.column for field in fields], rows, title)
+    if len(rows) < len(every):
+        table.note = f"the first {len(rows)} of {len(every)}; --limit 0 shows all"
     return table
 
 
