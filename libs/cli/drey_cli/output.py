@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -203,6 +206,7 @@ class Output:
         """Ask on standard error and return the trimmed answer; empty at the end of input."""
         sys.stderr.write(escape_text(question, keep=_LINES))
         sys.stderr.flush()
+        _wait_for_input()
         return sys.stdin.readline().strip()
 
     @contextmanager
@@ -289,3 +293,20 @@ def _plain_document(document: Any) -> Any:
     if hasattr(document, "DESCRIPTOR"):
         return as_document(document)
     return [_plain_document(each) for each in document]
+
+
+def _wait_for_input() -> None:
+    """Wait until there is a line to read.
+
+    A signal that comes just before a blocking read does not end that read: Ctrl-C would be heard
+    after the answer only. Here a signal is something to read too.
+    """
+    heard, told = socket.socketpair()
+    with heard, told:
+        told.setblocking(False)
+        before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        try:
+            while sys.stdin not in select.select([sys.stdin, heard], [], [])[0]:
+                heard.recv(64)
+        finally:
+            signal.set_wakeup_fd(before)

@@ -28,12 +28,12 @@ def until(condition, told=str):
 class Terminal:
     """`drey` on a pseudo-terminal that is its controlling one, so that Ctrl-C reaches it."""
 
-    def __init__(self, address, *words):
+    def __init__(self, address, *words, program=DREY):
         self.shown = b""
         pid, self._master = pty.fork()
         if pid == 0:
             os.environ["TERM"] = "xterm"
-            os.execv(DREY[0], [*DREY, *words, "--server", address])
+            os.execv(program[0], [*program, *words, "--server", address])
         self._pid = pid
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -110,6 +110,23 @@ def test_a_second_ctrl_c_leaves_it_running(address, state, held):
     terminal.wait_for(b"the restore goes on: drey restore watch")
     assert terminal.code() == 130
     assert not {"aborted", "paused"} & {call for call in state.calls if isinstance(call, str)}
+
+
+def test_ctrl_c_that_another_thread_gets_ends_a_question(address):
+    """The kernel gives a signal to any thread, and then it ends no read of the first one."""
+    asking = """
+import signal, threading
+from drey_cli.output import Output
+timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT))
+timer.start()
+try:
+    Output().ask_question("shall it? ")
+except KeyboardInterrupt:
+    print("heard")
+"""
+    terminal = Terminal(address, program=[sys.executable, "-c", asking])
+    terminal.wait_for(b"heard")
+    assert terminal.code() == 0
 
 
 def test_ctrl_c_goes_back_where_that_is_said(address, state, held):
