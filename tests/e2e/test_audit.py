@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from drey.restore.v1 import restore_pb2, restore_service_pb2, restore_service_pb2_grpc
+from drey_client import BlockingClient
 from tests.e2e.conftest import PVS, Running
 
 LOOPBACK = "127.0.0.1"
@@ -83,6 +84,18 @@ def test_a_restore_is_shown_with_who_from_where_and_each_value(
     text = drey(running, "audit", "show", restored.id)
     for word in (restored.plan_digest, LOOPBACK, "none needed", "restore.completed", *items):
         assert word in text
+
+
+def test_a_program_reads_the_same_record(running: Running, restored: restore_pb2.Restore) -> None:
+    shown = json.loads(drey(running, "audit", "show", restored.id, "--json"))
+    with BlockingClient(running.stack.server, running.stack.key) as client:
+        record = client.read_record(restored.id)
+        (newest,) = client.acts(1, target=f"restores/{restored.id}")
+    assert [act.action for act in record.acts] == [act["action"] for act in shown["acts"]]
+    assert [item.name for item in record.items] == [item["name"] for item in shown["items"]]
+    assert all(item.HasField("target") for item in record.items)
+    assert (record.plan.digest, record.executed_from) == (restored.plan_digest, LOOPBACK)
+    assert newest.action == "restore.completed"
 
 
 def test_an_act_is_shown_in_full(running: Running, restored: restore_pb2.Restore) -> None:

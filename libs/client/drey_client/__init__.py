@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from drey_client.audit import AuditedRestore
     from drey_client.blocking import BlockingClient, BlockingWatch
     from drey_client.choosing import choose
     from drey_client.client import Client
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "AlarmSeverity": "values",
     "ArrayExtract": "values",
+    "AuditedRestore": "audit",
     "BlockingClient": "blocking",
     "BlockingWatch": "blocking",
     "ChannelState": "values",
@@ -61,6 +63,7 @@ __all__ = [
     "AlarmSeverity",
     "ArrayDecimation",
     "ArrayExtract",
+    "AuditedRestore",
     "BlockingClient",
     "BlockingWatch",
     "ChannelState",

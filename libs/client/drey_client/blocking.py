@@ -11,8 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from drey.audit.v1 import audit_pb2
 from drey.catalog.v1 import catalog_pb2
 from drey.snapshot.v1 import snapshot_pb2
+from drey_client.audit import AuditedRestore
 from drey_client.choosing import Chosen
 from drey_client.client import Client
 from drey_client.pv_files import PvImport
@@ -115,6 +117,14 @@ class BlockingClient:
     def snapshots(self, limit: int = 100, **filters: Any) -> list[snapshot_pb2.Snapshot]:
         """See `Client.snapshots`."""
         return self._run_coroutine(self._client.snapshots(limit, **filters))
+
+    def acts(self, limit: int = 100, **filters: Any) -> list[audit_pb2.AuditEvent]:
+        """See `Client.acts`."""
+        return self._run_coroutine(self._client.acts(limit, **filters))
+
+    def read_record(self, restore_id: str) -> AuditedRestore:
+        """See `Client.read_record`."""
+        return self._run_coroutine(self._client.read_record(restore_id))
 
     def take_snapshot(self, chosen: Chosen = "*", **options: Any) -> snapshot_pb2.Snapshot:
         """See `Client.take_snapshot`."""

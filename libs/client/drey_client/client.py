@@ -13,12 +13,15 @@ from uuid import uuid4
 
 import grpc.aio
 
+from drey.audit.v1 import audit_pb2, audit_service_pb2, audit_service_pb2_grpc
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey.common.v1 import form_pb2, state_pb2
 from drey.compare.v1 import compare_pb2, compare_service_pb2, compare_service_pb2_grpc
 from drey.job.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc, watch_pb2
+from drey.restore.v1 import restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
+from drey_client.audit import AuditedRestore, make_record, record_targets
 from drey_client.choosing import Chosen, choose
 from drey_client.errors import ClientError, from_call_error, reason_name
 from drey_client.parts import whole_rows
@@ -218,17 +221,39 @@ class Client:
         return read_import([message async for message in self.stream(stub.ImportPvs, requests)])
 
     async def snapshots(self, limit: int = 100, **filters: Any) -> list[snapshot_pb2.Snapshot]:
-        """The newest snapshots; `filters` are fields of `ListSnapshotsRequest`."""
+        """The newest snapshots (0: all); `filters` are fields of `ListSnapshotsRequest`."""
         stub: Any = snapshot_service_pb2_grpc.SnapshotServiceStub(self.channel)
         request = snapshot_service_pb2.ListSnapshotsRequest(**filters)
-        snapshots: list[snapshot_pb2.Snapshot] = []
+        return await self._list_items(stub.ListSnapshots, request, "snapshots", limit)
+
+    async def acts(self, limit: int = 100, **filters: Any) -> list[audit_pb2.AuditEvent]:
+        """The newest acts of the audit trail (0: all); `filters` as of `ListEventsRequest`."""
+        stub: Any = audit_service_pb2_grpc.AuditServiceStub(self.channel)
+        request = audit_service_pb2.ListEventsRequest(**filters)
+        return await self._list_items(stub.ListEvents, request, "events", limit)
+
+    async def _list_items(self, method: Any, request: Any, field: str, limit: int) -> list[Any]:
+        items: list[Any] = []
         while True:
-            request.page_size = min(1000, limit - len(snapshots))
-            answer = await self.call(stub.ListSnapshots, request)
-            snapshots.extend(answer.snapshots)
+            request.page_size = min(1000, limit - len(items)) if limit else 1000
+            answer = await self.call(method, request)
+            items.extend(getattr(answer, field))
             request.page_token = answer.next_page_token
-            if len(snapshots) >= limit or not request.page_token:
-                return snapshots[:limit]
+            if not request.page_token or 0 < limit <= len(items):
+                return items[: limit or None]
+
+    async def read_record(self, restore_id: str) -> AuditedRestore:
+        """All that is kept of a restore: it, its plan, the acts on both, and each value."""
+        stub: Any = restore_service_pb2_grpc.RestoreServiceStub(self.channel)
+        of_restore = restore_service_pb2.GetRestoreRequest(id=restore_id)
+        restore = (await self.call(stub.GetRestore, of_restore)).restore
+        of_plan = restore_service_pb2.GetPlanRequest(id=restore.plan_id)
+        plan = (await self.call(stub.GetPlan, of_plan)).plan
+        acts = [act for each in record_targets(restore) for act in await self.acts(0, target=each)]
+        of_items = restore_service_pb2.ReadRestoreRequest(id=restore.id)
+        messages = [message async for message in self.stream(stub.ReadRestore, of_items)]
+        items = whole_rows(item for message in messages for item in message.items)
+        return make_record(restore, plan, acts, items)
 
     async def take_snapshot(
         self,

@@ -8,13 +8,13 @@ from typing import Any
 
 from drey.audit.v1 import audit_pb2
 from drey_cli.commands.audit_record import (
-    AuditedRestore,
     act_rows,
     brief_entries,
     course_of,
     pv_rows,
 )
 from drey_cli.contracts import restore_pb2
+from drey_client import AuditedRestore
 
 START_S = 1_700_000_000
 ID = "01950000-0000-7000-8000-000000000002"

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from drey_cli.render.table import (
 from drey_cli.render.values import value_text
 from drey_cli.render.words import format_span, format_stamp, plural, short_name, stamp_text
 from drey_cli.session import CliSession, command
+from drey_client.audit import AuditedRestore, make_record, record_targets
 
 if TYPE_CHECKING:
     from drey.audit.v1.audit_pb2 import AuditEvent
@@ -43,31 +44,16 @@ _MOST_WAIT_S = 0.5
 restore_argument = argument("restore", default="latest", help="Id, part of one, or latest.")
 
 
-@dataclass
-class AuditedRestore:
-    """All that is kept of one restore: its acts and those on its plan, in order, and its PVs."""
-
-    restore: restore_pb2.Restore
-    plan: restore_pb2.Plan
-    acts: list[AuditEvent] = field(default_factory=list)
-    items: list[restore_pb2.RestoreItem] = field(default_factory=list)
-
-
 def read_record(session: CliSession, what: str) -> AuditedRestore:
     """The record of the restore that `what` names."""
     client = session.client
     restore = get_restore(session, restore_id(client, what))
-    record = AuditedRestore(restore, get_plan(session, restore.plan_id))
-    for target in (f"plans/{restore.plan_id}", f"restores/{restore.id}"):
+    acts: list[AuditEvent] = []
+    for target in record_targets(restore):
         request = audit_service_pb2.ListEventsRequest(target=target)
-        record.acts += client.list_items(client.audit.ListEvents, request, "events")
-    record.acts.sort(key=lambda act: act.sequence)
-    record.items = [
-        item
-        for item in read_restore(session, restore.id, everything=True)
-        if item.HasField("send_time") or item.HasField("target")
-    ]
-    return record
+        acts += client.list_items(client.audit.ListEvents, request, "events")
+    items = read_restore(session, restore.id, everything=True)
+    return make_record(restore, get_plan(session, restore.plan_id), acts, items)
 
 
 # ---- show
@@ -145,15 +131,9 @@ def record_facts(record: AuditedRestore, *, utc: bool) -> Table:
         ("planned by", f"{plan.actor.principal}, {format_stamp(plan.create_time, utc=utc)}"),
         ("approval", approval_text(plan, utc=utc)),
         ("executed by", f"{restore.actor.principal}, {format_stamp(restore.create_time, utc=utc)}"),
-        ("from", _executed_from(record) or "—"),
+        ("from", record.executed_from or "—"),
     ]
     return facts_table(pairs)
-
-
-def _executed_from(record: AuditedRestore) -> str:
-    target = f"restores/{record.restore.id}"
-    addresses = (act.address for act in record.acts if act.target == target)
-    return next(filter(None, addresses), "")
 
 
 def approval_text(plan: restore_pb2.Plan, *, utc: bool) -> str:
@@ -296,7 +276,7 @@ def _record_columns(record: AuditedRestore) -> dict[str, str]:
         "planned_by": plan.actor.principal,
         "approval": approval_text(plan, utc=True),
         "executed_by": restore.actor.principal,
-        "from": _executed_from(record),
+        "from": record.executed_from,
     }
 
 
