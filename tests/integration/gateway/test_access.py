@@ -671,8 +671,8 @@ async def test_the_summary_tells_of_instances_and_their_iocs(rig, gateway, admin
 
     async def told() -> bool:
         nonlocal found
-        await rig.bus.publish_message(rig.bus.full_subject("instances", "monitor"), b"nonsense")
-        await rig.bus.publish_message(
+        await rig.bus.publish(rig.bus.full_subject("instances", "monitor"), b"nonsense")
+        await rig.bus.publish(
             rig.bus.full_subject("instances", "monitor"), report.SerializeToString()
         )
         found = (await stub.GetSystemSummary(request, metadata=bearer(admin_key))).summary

@@ -557,11 +557,9 @@ async def test_poison_on_the_bus_and_in_the_image_ends_nothing(rig, gateway, adm
             ("heartbeats", Heartbeat(epoch=1, sequence=2**60)),
         ]
         for kind, message in absurd:
-            await rig.bus.publish_message(
-                rig.bus.full_subject(kind, 0), message.SerializeToString()
-            )
+            await rig.bus.publish(rig.bus.full_subject(kind, 0), message.SerializeToString())
         for subject in ("values", "heartbeats", "directory", "catalog"):
-            await rig.bus.publish_message(rig.bus.full_subject(subject, 0), b"\xff\xff")
+            await rig.bus.publish(rig.bus.full_subject(subject, 0), b"\xff\xff")
         await publisher.publish(floats([setpoint(7)], [3.5]))
         await running.until(lambda c: c.value(7) == 3.5, "a diff")
         async with Redis.from_url(rig.valkey.url) as redis:

@@ -128,7 +128,7 @@ async def test_newer_owner_heard_on_nats_stops_the_older(rig, ioc):
     await rig.wait_settled()
     rival = await beat_of(rig)
     rival.epoch += 5
-    await rig.bus.publish_message(rig.bus.full_subject("heartbeats", 0), rival.SerializeToString())
+    await rig.bus.publish(rig.bus.full_subject("heartbeats", 0), rival.SerializeToString())
 
     async def above():
         return (await beat_of(rig)).epoch > rival.epoch
@@ -429,7 +429,7 @@ async def test_poison_on_the_bus_and_in_the_image_ends_nothing(rig, ioc):
     poison = Heartbeat(shard=0, epoch=2**63, sequence=2**64 - 1)
     far = Heartbeat(shard=0, epoch=2**60, sequence=1)
     for raw in (poison.SerializeToString(), far.SerializeToString(), b"\xff\x00", b""):
-        await rig.bus.publish_message(rig.bus.full_subject("heartbeats", 0), raw)
+        await rig.bus.publish(rig.bus.full_subject("heartbeats", 0), raw)
     async with Redis.from_url(rig.valkey.url) as redis:
         await redis.set("drey:shard:0:epoch", b"9" * 25)
         await redis.set("drey:shard:0:heartbeat", poison.SerializeToString())
