@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import os
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -69,8 +71,9 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_no_character_acts_on_the_terminal(monkeypatch, is_terminal, way):
     written = Written(monkeypatch, is_terminal)
-    monkeypatch.setattr("sys.stdin", io.StringIO())
-    WAYS[way](Output(color=False))
+    with Path(os.devnull).open() as nothing:  # a question waits on a real file
+        monkeypatch.setattr("sys.stdin", nothing)
+        WAYS[way](Output(color=False))
     assert "a" in written.text()
     assert not set(written.text()) & set(HOSTILE)
 
