@@ -15,6 +15,7 @@ from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import state_pb2, value_pb2
 from drey.restore.v1 import restore_pb2
 from drey_client import ClientError
+from drey_client.parts import whole_rows
 from drey_machine.rehearsed import (
     NUMBERS,
     SimChannel,
@@ -27,6 +28,7 @@ from drey_machine.rehearsed import (
 
 if TYPE_CHECKING:
     from drey.common.v1.value_pb2 import ChannelMetadata, PvRow, Value
+    from drey.monitor.v1 import monitor_service_pb2
     from drey.monitor.v1.watch_pb2 import MetadataRow
 
 _NAMED = re.compile(
@@ -73,6 +75,19 @@ def condition_names(spec: restore_pb2.PlanSpec) -> list[str]:
     matches = (match for guard in guards for match in _NAMED.finditer(guard.expression))
     names = (re.sub(r"\\(.)", r"\1", match[1] or match[2] or "") for match in matches)
     return list(dict.fromkeys(names))
+
+
+def known_pvs(messages: Iterable[monitor_service_pb2.GetValuesResponse]) -> dict[str, KnownPv]:
+    """What the answers of `GetValues` say, with metadata, by name; PVs without any are left out."""
+    metadata: dict[int, MetadataRow] = {}
+
+    def each_row() -> Iterator[PvRow]:
+        for message in messages:
+            metadata.update((each.number, each) for each in message.metadata)
+            yield from message.rows
+
+    rows = list(whole_rows(each_row()))
+    return {row.name: KnownPv(row, metadata[row.number]) for row in rows if row.number in metadata}
 
 
 def recorded_seconds(

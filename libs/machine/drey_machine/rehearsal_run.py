@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,15 @@ _NOT_YET = frozenset({"FAILED_PRECONDITION", ""})
 """Status of a snapshot that is refused, or of a job that ends without one."""
 
 
+@dataclass(frozen=True)
+class StageCourse:
+    """A stage as it was planned, how long it took, and PVs by verdict. None: nothing complete."""
+
+    stage: restore_pb2.StageCount
+    took_ns: int | None
+    verdicts: Mapping[int, int]
+
+
 @dataclass
 class RehearsedCourse:
     """What became of it there."""
@@ -40,6 +50,25 @@ class RehearsedCourse:
     otherwise: dict[str, str] = field(default_factory=dict)
     cut_short: bool = False
     """It was aborted, as it took longer than it may."""
+
+    def stage_courses(self) -> list[StageCourse]:
+        """Each stage with its course: from the end of the one before to its last completion."""
+        ends: dict[int, int] = {}
+        verdicts: dict[int, Counter[int]] = defaultdict(Counter)
+        for item in self.items:
+            if item.HasField("target"):
+                verdicts[item.stage][item.verdict] += 1
+                if item.HasField("complete_time"):
+                    end = item.complete_time.ToNanoseconds()
+                    ends[item.stage] = max(end, ends.get(item.stage, 0))
+        courses = []
+        begin = self.restore.start_time.ToNanoseconds()
+        for stage in self.plan.stages:
+            last = ends.get(stage.stage)
+            took = None if last is None else max(0, last - begin)
+            courses.append(StageCourse(stage, took, verdicts[stage.stage]))
+            begin = begin if last is None else last
+        return courses
 
 
 async def run_rehearsal(

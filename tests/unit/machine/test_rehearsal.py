@@ -9,7 +9,7 @@ import pytest
 
 from drey.catalog.v1 import catalog_pb2
 from drey.common.v1 import value_pb2
-from drey.monitor.v1 import watch_pb2
+from drey.monitor.v1 import monitor_service_pb2, watch_pb2
 from drey.restore.v1 import restore_pb2
 from drey_client import ClientError
 from drey_machine.rehearsal import (
@@ -17,13 +17,14 @@ from drey_machine.rehearsal import (
     KnownPv,
     Rehearsal,
     condition_names,
+    known_pvs,
     make_rehearsal,
     planned_otherwise,
     recorded_seconds,
     refuse_too_much,
     rehearsed_items,
 )
-from drey_machine.rehearsal_run import refuse_other_hosts
+from drey_machine.rehearsal_run import RehearsedCourse, refuse_other_hosts
 
 
 def _item(name: str = "X", now: float = 1.0, then: float = 2.0, **more: Any) -> Any:
@@ -186,3 +187,32 @@ def _refusal(plan: restore_pb2.Plan, rehearsal: Rehearsal, most_s: float) -> str
     except ClientError as error:
         return error.reason
     return ""
+
+
+def test_a_stage_takes_from_the_end_of_the_one_before_to_its_last_completion() -> None:
+    def done(stage: int, second: int, verdict: Any) -> restore_pb2.RestoreItem:
+        complete = {"seconds": second} if second else None
+        return restore_pb2.RestoreItem(
+            stage=stage, verdict=verdict, complete_time=complete, target={"float64_value": 1.0}
+        )
+
+    verified, late = restore_pb2.VERDICT_VERIFIED, restore_pb2.VERDICT_TIMED_OUT
+    plan = restore_pb2.Plan(stages=[{"stage": 0}, {"stage": 1}, {"stage": 2}])
+    restore = restore_pb2.Restore(start_time={"seconds": 10})
+    equal = restore_pb2.RestoreItem(skip=restore_pb2.SKIP_REASON_EQUAL)
+    items = [done(0, 12, verified), done(0, 11, verified), done(1, 0, late), done(2, 15, verified)]
+    courses = RehearsedCourse(plan, restore, [*items, equal]).stage_courses()
+    took_s = [None if each.took_ns is None else each.took_ns / 1e9 for each in courses]
+    assert took_s == [2.0, None, 3.0]
+    assert [dict(each.verdicts) for each in courses] == [{verified: 2}, {late: 1}, {verified: 1}]
+
+
+def test_a_pv_is_known_by_its_rows_and_its_metadata() -> None:
+    first = monitor_service_pb2.GetValuesResponse()
+    first.metadata.add(number=1)
+    first.rows.add(number=1, name="A", setpoint={"float64_value": 1.0})
+    second = monitor_service_pb2.GetValuesResponse()
+    second.rows.add(number=2, name="B", setpoint={"float64_value": 2.0})
+    known = known_pvs([first, second])
+    assert list(known) == ["A"]
+    assert known["A"].row.setpoint.float64_value == 1.0 and known["A"].metadata.number == 1

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,22 +19,23 @@ from drey_cli.errors import CliError, ExitCode, from_client_error, from_item_err
 from drey_cli.naming import plan_id
 from drey_cli.options import SPAN, argument, limit_option, option
 from drey_cli.render.restores import (
+    counts_text,
     restore_items_table,
     restore_verdict,
     stage_text,
     state_of,
     verdict_counts,
+    verdict_names,
 )
 from drey_cli.render.table import Cell, Table, name_field, number_field, table_of, text_field
 from drey_cli.render.words import format_span, plural
 from drey_cli.session import CliSession, command, end_with
-from drey_client.parts import whole_rows
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
     from drey_machine.rehearsal import KnownPv, Rehearsal
-    from drey_machine.rehearsal_run import RehearsedCourse
+    from drey_machine.rehearsal_run import RehearsedCourse, StageCourse
 
 _SHOWN = 50
 _NAMES_AT_ONCE = 20_000
@@ -160,29 +160,16 @@ def rehearse_plan(
 
 def _known_pvs(session: CliSession, names: Sequence[str]) -> dict[str, KnownPv]:
     """What is known now of PVs, by name; those that the catalog does not have are left out."""
-    from drey_machine.rehearsal import KnownPv
+    from drey_machine.rehearsal import known_pvs
 
     client = session.client
-    rows: dict[int, Any] = {}
-    metadata: dict[int, Any] = {}
+    known: dict[str, KnownPv] = {}
     for start in range(0, len(names), _NAMES_AT_ONCE):
         selector = selector_pb2.Selector(names=names[start : start + _NAMES_AT_ONCE])
         request = monitor_service_pb2.GetValuesRequest(selector=selector, with_metadata=True)
         with client.stream_method(client.monitor.GetValues, request) as stream:
-            messages = _each_metadata(stream, metadata)
-            rows |= {
-                row.number: row for row in whole_rows(row for each in messages for row in each.rows)
-            }
-    pairs = ((rows[number], metadata[number]) for number in rows.keys() & metadata.keys())
-    return {row.name: KnownPv(row, known) for row, known in pairs}
-
-
-def _each_metadata(
-    stream: Iterable[monitor_service_pb2.GetValuesResponse], metadata: dict[int, Any]
-) -> Iterable[monitor_service_pb2.GetValuesResponse]:
-    for message in stream:
-        metadata |= {each.number: each for each in message.metadata}
-        yield message
+            known |= known_pvs(stream)
+    return known
 
 
 def _recorded_latencies(
@@ -210,42 +197,6 @@ def _recorded_latencies(
 # ---- what is shown
 
 
-@dataclass(frozen=True)
-class StageCourse:
-    """A stage as it was planned, and how long it took."""
-
-    stage: restore_pb2.StageCount
-    took_ns: int | None
-    verdicts: Mapping[str, int]
-
-
-def stage_courses(
-    plan: restore_pb2.Plan, restore: restore_pb2.Restore, items: Iterable[restore_pb2.RestoreItem]
-) -> list[StageCourse]:
-    """Each stage with its course: from the end of the one before to its last completion."""
-    from drey_cli.render.words import short_name
-
-    ends: dict[int, int] = {}
-    verdicts: dict[int, dict[str, int]] = {}
-    for item in items:
-        if not item.HasField("target"):
-            continue
-        counts = verdicts.setdefault(item.stage, {})
-        name = short_name(restore_pb2.Verdict, item.verdict)
-        counts[name] = counts.get(name, 0) + 1
-        if item.HasField("complete_time"):
-            end = item.complete_time.ToNanoseconds()
-            ends[item.stage] = max(end, ends.get(item.stage, 0))
-    courses = []
-    begin = restore.start_time.ToNanoseconds()
-    for stage in plan.stages:
-        last = ends.get(stage.stage)
-        took = None if last is None else max(0, last - begin)
-        courses.append(StageCourse(stage, took, verdicts.get(stage.stage, {})))
-        begin = begin if last is None else last
-    return courses
-
-
 def _show_course(
     session: CliSession,
     plan: restore_pb2.Plan,
@@ -253,7 +204,7 @@ def _show_course(
     course: RehearsedCourse,
     limit: int,
 ) -> None:
-    stages = stage_courses(course.plan, course.restore, course.items)
+    stages = course.stage_courses()
     if session.out.json:
         session.out.write_document(_course_document(plan, rehearsal, course, stages))
     else:
@@ -279,7 +230,7 @@ def _course_document(
             {
                 "stage": each.stage,
                 "took_s": None if each.took_ns is None else each.took_ns / 1e9,
-                "verdicts": dict(each.verdicts),
+                "verdicts": verdict_names(each.verdicts),
             }
             for each in stages
         ],
@@ -316,7 +267,7 @@ def _draw_course(
         out.print_table(table)
     out.print_table(_stages_table(stages))
     out.print_text(_latencies_text(rehearsal))
-    counts = ", ".join(f"{pvs} {name}" for name, pvs in verdict_counts(course.restore).items())
+    counts = counts_text(verdict_counts(course.restore))
     took = course.restore.end_time.ToNanoseconds() - course.restore.start_time.ToNanoseconds()
     if course.restore.HasField("start_time"):
         out.print_text(f"rehearsed, with the look at the end, in {format_span(took)}: {counts}")
@@ -352,7 +303,7 @@ def _stages_table(stages: Sequence[StageCourse]) -> Table:
         number_field("took", took_cell),
         text_field(
             "verdicts",
-            lambda course: ", ".join(f"{pvs} {name}" for name, pvs in course.verdicts.items()),
+            lambda course: counts_text(verdict_names(course.verdicts)),
             fold=True,
         ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from drey_cli.conditions import rules_text
 from drey_cli.contracts import catalog_pb2, restore_pb2, value_pb2
@@ -171,7 +171,7 @@ def restores_table(restores: Iterable[restore_pb2.Restore], *, utc: bool) -> Tab
 def _result_cell(restore: restore_pb2.Restore) -> Cell:
     if restore.all_verified:
         return Cell("all verified", "green")
-    return Cell(", ".join(f"{pvs} {name}" for name, pvs in verdict_counts(restore).items()))
+    return Cell(counts_text(verdict_counts(restore)))
 
 
 def state_of(restore: restore_pb2.Restore) -> str:
@@ -180,7 +180,15 @@ def state_of(restore: restore_pb2.Restore) -> str:
 
 def verdict_counts(restore: restore_pb2.Restore) -> dict[str, int]:
     """PVs by verdict, by short name, in the order of the contract."""
-    return {short_name(restore_pb2.Verdict, count.verdict): count.pvs for count in restore.verdicts}
+    return verdict_names({count.verdict: count.pvs for count in restore.verdicts})
+
+
+def verdict_names(counts: Mapping[int, int]) -> dict[str, int]:
+    return {short_name(restore_pb2.Verdict, verdict): pvs for verdict, pvs in counts.items()}
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{pvs} {name}" for name, pvs in counts.items())
 
 
 def restore_facts(restore: restore_pb2.Restore, *, utc: bool) -> Table:
