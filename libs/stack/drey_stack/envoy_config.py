@@ -150,7 +150,37 @@ def _listener_config(
     page: Sequence[PageFile],
     secret: str,
 ) -> dict[str, Any]:
-    manager = {
+    manager = _connection_manager(options, contracts, page, secret)
+    host, port = address
+    chain: dict[str, Any] = {
+        "filters": [
+            {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+        ]
+    }
+    if options.certificate is not None:
+        chain["transport_socket"] = _downstream_tls(options)
+    return {
+        "name": "http",
+        "address": {"socket_address": {"address": host, "port_value": port}},
+        "enable_reuse_port": False,
+        "per_connection_buffer_limit_bytes": _WINDOW_BYTES,
+        # the kernel would take megabytes for a client that does not read
+        "socket_options": [
+            {
+                "description": "bytes on their way to a client",
+                "level": socket.SOL_SOCKET,
+                "name": socket.SO_SNDBUF,
+                "int_value": _SENT_BYTES,
+            }
+        ],
+        "filter_chains": [chain],
+    }
+
+
+def _connection_manager(
+    options: HttpOptions, contracts: Contracts, page: Sequence[PageFile], secret: str
+) -> dict[str, Any]:
+    return {
         "@type": "type.googleapis.com/envoy.extensions.filters.network"
         ".http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
@@ -192,47 +222,27 @@ def _listener_config(
             ),
             _filter_config("router", {"@type": f"{_HTTP}.router.v3.Router"}),
         ],
-        "route_config": {
-            "name": "drey",
-            "max_direct_response_body_size_bytes": 16 << 20,
-            # what a client sends under these names is overwritten; Envoy itself would name a
-            # client at 127.0.0.1 by another address of the machine
-            "request_headers_to_add": [
-                _header_option(PROXY_HEADER, secret),
-                _header_option(
-                    "x-forwarded-for", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
-                ),
-            ]
-            if secret
-            else [],
-            # the page's own headers hold against those of all answers
-            "most_specific_header_mutations_wins": True,
-            "virtual_hosts": [_virtual_host(options, contracts, page)],
-        },
+        "route_config": _route_config(options, contracts, page, secret),
     }
-    host, port = address
-    chain: dict[str, Any] = {
-        "filters": [
-            {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
-        ]
-    }
-    if options.certificate is not None:
-        chain["transport_socket"] = _downstream_tls(options)
+
+
+def _route_config(
+    options: HttpOptions, contracts: Contracts, page: Sequence[PageFile], secret: str
+) -> dict[str, Any]:
     return {
-        "name": "http",
-        "address": {"socket_address": {"address": host, "port_value": port}},
-        "enable_reuse_port": False,
-        "per_connection_buffer_limit_bytes": _WINDOW_BYTES,
-        # the kernel would take megabytes for a client that does not read
-        "socket_options": [
-            {
-                "description": "bytes on their way to a client",
-                "level": socket.SOL_SOCKET,
-                "name": socket.SO_SNDBUF,
-                "int_value": _SENT_BYTES,
-            }
-        ],
-        "filter_chains": [chain],
+        "name": "drey",
+        "max_direct_response_body_size_bytes": 16 << 20,
+        # what a client sends under these names is overwritten; Envoy itself would name a
+        # client at 127.0.0.1 by another address of the machine
+        "request_headers_to_add": [
+            _header_option(PROXY_HEADER, secret),
+            _header_option("x-forwarded-for", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"),
+        ]
+        if secret
+        else [],
+        # the page's own headers hold against those of all answers
+        "most_specific_header_mutations_wins": True,
+        "virtual_hosts": [_virtual_host(options, contracts, page)],
     }
 
 

@@ -151,20 +151,9 @@ class _Skips:
 
 def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     """The items. `exact`: also write what is within tolerance, unless equal bit for bit."""
-    n = len(known.number)
     source = known = _with_given(known)
     known = _with_edits(known)
-    skips = _Skips(n)
-    if known.excluded is not None:
-        skips.skip_where(known.excluded, Skip.EXCLUDED)
-    skips.skip_where(known.deleted, Skip.DELETED)
-    skips.skip_where(known.setpoint_channel == 0, Skip.NO_SETPOINT)
-    skips.skip_where(known.read_only, Skip.READ_ONLY)
-    skips.skip_where(known.protocol == PROTOCOL_PVA, Skip.UNSUPPORTED)
-    skips.skip_where(_without_value(known.stored), Skip.NOT_IN_SNAPSHOT)
-    skips.skip_where(_without_value(known.live), Skip.DISCONNECTED)
-    skips.skip_where(known.stale, Skip.STALE)
-    skips.skip_where(~known.writable, Skip.NOT_WRITABLE)
+    skips = _skip_unwritable(known)
     warnings = PlanWarnings(known.warnings)
     _refuse_disabled(known, skips, warnings)
     rows = np.flatnonzero(skips.still_open)
@@ -235,6 +224,22 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         warnings=warnings.by_row,
         ramps={row: steps for row, steps in ramps.items() if steps and not skips.skip[row]},
     )
+
+
+def _skip_unwritable(known: PlanInput) -> _Skips:
+    """What is not written whatever its value would be, each by the first reason."""
+    skips = _Skips(len(known.number))
+    if known.excluded is not None:
+        skips.skip_where(known.excluded, Skip.EXCLUDED)
+    skips.skip_where(known.deleted, Skip.DELETED)
+    skips.skip_where(known.setpoint_channel == 0, Skip.NO_SETPOINT)
+    skips.skip_where(known.read_only, Skip.READ_ONLY)
+    skips.skip_where(known.protocol == PROTOCOL_PVA, Skip.UNSUPPORTED)
+    skips.skip_where(_without_value(known.stored), Skip.NOT_IN_SNAPSHOT)
+    skips.skip_where(_without_value(known.live), Skip.DISCONNECTED)
+    skips.skip_where(known.stale, Skip.STALE)
+    skips.skip_where(~known.writable, Skip.NOT_WRITABLE)
+    return skips
 
 
 def _with_given(known: PlanInput) -> PlanInput:

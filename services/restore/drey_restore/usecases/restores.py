@@ -240,47 +240,12 @@ class Restores:
                 metadata={"state": restore.state.name, "restore_id": other},
             )
         items = await self._store.plan_items(plan.id, restore.plan_digest, conn)
-        following = replace(
-            restore,
-            id="",
-            job_id="",
-            state=RestoreState.WAITING,
-            principal=principal.name,
-            role=principal.roles_text,
-            comment=request.comment,
-            start_by_ns=now + request.start_deadline_ns,
-            write_timeout_ns=request.write_timeout_ns or restore.write_timeout_ns,
-            verify_timeout_ns=(
-                restore.verify_timeout_ns
-                if request.verify_timeout_ns is None
-                else request.verify_timeout_ns
-            ),
-            accept_moved=request.accept_moved,
-            max_unreachable=(
-                restore.max_unreachable
-                if request.max_unreachable is None
-                else request.max_unreachable
-            ),
-            create_time_ns=now,
-            continues_restore_id=restore.id,
-            also_unknown=request.also_unknown,
-        )
+        following = _continuation(restore, request, principal, now)
         carried = await self._store.carried_outcome(following)
         execution = replay_execution(items, [], carried)
         left = len(execution.pending_rows)
         if left == 0:
-            unknown = execution.counts[Verdict.UNKNOWN]
-            raise FailedPrecondition(
-                f"restore {restore.id} has left nothing to send"
-                + (
-                    f", but {unknown} PVs of which nobody knows; say also_unknown"
-                    if unknown
-                    else ""
-                ),
-                reason=Reason.PLAN_EMPTY,
-                field="id",
-                metadata={"unknown": str(unknown)},
-            )
+            raise _nothing_left(restore.id, execution.counts[Verdict.UNKNOWN])
         return await self._beginning.begin_restore(
             conn,
             replace(following, verdicts=tuple(execution.counts)),
@@ -451,3 +416,42 @@ def _updated_change(restore: RestoreRecord) -> ResourceChange:
     """What somebody asked of a restore is in it; its state is as it was."""
     state = restore.state.name.lower()
     return ResourceChange(Resource.RESTORE, EventKind.UPDATED, restore.id, state=state)
+
+
+def _continuation(
+    restore: RestoreRecord, request: ResumeRequest, principal: Principal, now: int
+) -> RestoreRecord:
+    """The record of the restore that continues `restore`: as that was, but for what is asked."""
+    return replace(
+        restore,
+        id="",
+        job_id="",
+        state=RestoreState.WAITING,
+        principal=principal.name,
+        role=principal.roles_text,
+        comment=request.comment,
+        start_by_ns=now + request.start_deadline_ns,
+        write_timeout_ns=request.write_timeout_ns or restore.write_timeout_ns,
+        verify_timeout_ns=(
+            restore.verify_timeout_ns
+            if request.verify_timeout_ns is None
+            else request.verify_timeout_ns
+        ),
+        accept_moved=request.accept_moved,
+        max_unreachable=(
+            restore.max_unreachable if request.max_unreachable is None else request.max_unreachable
+        ),
+        create_time_ns=now,
+        continues_restore_id=restore.id,
+        also_unknown=request.also_unknown,
+    )
+
+
+def _nothing_left(restore_id: str, unknown: int) -> FailedPrecondition:
+    also = f", but {unknown} PVs of which nobody knows; say also_unknown" if unknown else ""
+    return FailedPrecondition(
+        f"restore {restore_id} has left nothing to send{also}",
+        reason=Reason.PLAN_EMPTY,
+        field="id",
+        metadata={"unknown": str(unknown)},
+    )
