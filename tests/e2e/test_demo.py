@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -52,6 +53,34 @@ def test_the_walk_ends_well_and_says_what_it_did(tmp_path: Path) -> None:
     assert "drey snapshot take" in done.stdout
     assert not _left(str(tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_machine_that_dies_ends_the_walk_with_the_reason(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        DREY,
+        env=_environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    guard = threading.Timer(500, process.kill)
+    guard.start()
+    try:
+        next(line for line in process.stdout if line.strip().startswith("3. "))
+        for child in psutil.Process(process.pid).children():
+            if any("drey_machine" in word for word in child.cmdline()):
+                child.kill()
+        said = process.stdout.read()
+        assert process.wait() == 1, said
+        assert "the simulated machine: ended" in said
+        assert "Traceback" not in said
+        assert not _left(str(tmp_path))
+    finally:
+        guard.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 class _Moment:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import grpc
@@ -40,6 +40,8 @@ from drey_stack.postgres import APPLICATION, Postgres
 from drey_stack.private import UMASK, RunFolder, hold_folder, make_private, write_private
 from drey_stack.supervisor import Child, Supervisor
 from drey_stack.valkey import Valkey
+
+_Result = TypeVar("_Result")
 
 SERVICES = ("snapshot", "monitor", "restore", "gateway")
 MIGRATED = ("drey_runtime", "drey_snapshot", "drey_restore", "drey_gateway")
@@ -466,6 +468,21 @@ async def run_together(*work: Coroutine[Any, Any, None]) -> None:
                 group.create_task(each)
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from failures
+
+
+async def run_while_alive(
+    work: Coroutine[Any, Any, _Result], *deaths: Coroutine[Any, Any, None]
+) -> _Result:
+    """What `work` gives; the first of `deaths` that raises cancels it, and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            waits = [group.create_task(each) for each in deaths]
+            result = await group.create_task(work)
+            for each in waits:
+                each.cancel()
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    return result
 
 
 def _absolute_path(path: str | None) -> Path | None:

@@ -169,7 +169,7 @@ async def _run_stack(
     http: HttpOptions | None,
 ) -> None:
     from drey_stack.simulated import SimulatedMachine
-    from drey_stack.whole import Stack, StackOptions, run_together
+    from drey_stack.whole import Stack, StackOptions, run_while_alive
 
     async with AsyncExitStack() as stack:
         epics: dict[str, str] = {}
@@ -199,7 +199,7 @@ async def _run_stack(
             await asyncio.Event().wait()
 
         deaths = [running.wait_failed(), *([machine.wait_ended()] if simulate else [])]
-        await run_together(show_until_stopped(), *deaths)
+        await run_while_alive(show_until_stopped(), *deaths)
 
 
 async def _import_catalog(out: Output, running: Stack, machine: SimulatedMachine) -> None:
@@ -293,7 +293,7 @@ def demo_command(pvs: int, disturb: int, report: Path | None, keep: Path | None)
 async def _run_demo(out: Output, folder: Path, pvs: int, disturb: int, path: Path | None) -> bool:
     from drey_cli.demo import DemoReport, DemoWalk
     from drey_stack.simulated import SimulatedMachine
-    from drey_stack.whole import Stack, StackOptions
+    from drey_stack.whole import Stack, StackOptions, run_while_alive
 
     begin = time.perf_counter()
     report = DemoReport(out)
@@ -305,7 +305,8 @@ async def _run_demo(out: Output, folder: Path, pvs: int, disturb: int, path: Pat
             stack = Stack(StackOptions(folder / "state", epics=machine.environment))
             await started.enter_async_context(stack)
         client = await started.enter_async_context(_client_of(stack))
-        ok = await DemoWalk(client, machine, report).run_walk(disturb)
+        walk = DemoWalk(client, machine, report).run_walk(disturb)
+        ok = await run_while_alive(walk, stack.wait_failed(), machine.wait_ended())
     if path is not None:
         report.write_json(path, pvs=pvs, ok=ok)
     verdict = "The machine is as it was." if ok else "The machine is NOT as it was."
