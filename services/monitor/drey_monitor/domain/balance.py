@@ -139,7 +139,7 @@ def plan_standbys(
     weights = shard_weights({shard: loads.get(shard, ShardLoad(0, None)) for shard in owners})
     total = dict.fromkeys(monitors, 0.0)
     kept: dict[int, set[str]] = {}
-    for shard, owner in owners.items():
+    for shard, owner in sorted(owners.items()):  # sums are the same for all who plan
         kept[shard] = {n for n in standbys.get(shard, ()) if n in total and n != owner}
         for name in kept[shard]:
             total[name] += weights[shard]
