@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,11 @@ from hypothesis import settings
 from drey_stack.ports import take_share
 
 pytest_plugins = ["drey_testing.leaks"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without job control starts a run in the background so, and what tests start would
+    # inherit it: no Ctrl-C would reach a program under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 take_share(
     int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")),

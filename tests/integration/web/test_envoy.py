@@ -317,7 +317,6 @@ async def silent_gateway() -> AsyncIterator[Upstream]:
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
-        await writer.wait_closed()
 
     async with await asyncio.start_server(swallow, LOOPBACK, 0) as server:
         yield Upstream(LOOPBACK, server.sockets[0].getsockname()[1])

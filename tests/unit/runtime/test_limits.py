@@ -24,13 +24,14 @@ def refused(message: object) -> InvalidArgument:
 
 
 def test_a_whole_request_passes() -> None:
-    limits.check_limits(
-        catalog_service_pb2.UpdatePvRequest(
-            pv=catalog_pb2.Pv(id=UUID, name="A:b-c[1]<x>;"),
-            update_mask=FieldMask(paths=["name"]),
-            request_id=UUID,
-        )
+    request = catalog_service_pb2.UpdatePvRequest(
+        pv=catalog_pb2.Pv(id=UUID, name="A:b-c[1]<x>;"),
+        update_mask=FieldMask(paths=["name"]),
+        request_id=UUID,
     )
+    limits.check_limits(request)
+    request.request_id = "none"
+    assert refused(request).field == "request_id"
 
 
 def test_required_fields() -> None:
