@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -42,13 +43,7 @@ class BlockingClient:
     @classmethod
     def of(cls, connection: Connection) -> Self:
         """See `Client.of`."""
-        return cls(
-            connection.server,
-            connection.key,
-            tls=connection.tls,
-            ca=connection.ca,
-            timeout_s=connection.timeout_s,
-        )
+        return cls(**asdict(connection))
 
     def __enter__(self) -> BlockingClient:
         self._loop = asyncio.new_event_loop()

@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -76,13 +77,7 @@ class Client:
     @classmethod
     def of(cls, connection: Connection) -> Self:
         """Of what `find_connection` found."""
-        return cls(
-            connection.server,
-            connection.key,
-            tls=connection.tls,
-            ca=connection.ca,
-            timeout_s=connection.timeout_s,
-        )
+        return cls(**asdict(connection))
 
     async def __aenter__(self) -> Client:
         self._channel = self._open_channel()
