@@ -21,6 +21,8 @@ READING = 128
 """Most first messages received at a time; further ones wait for their turn."""
 MAKING = 4
 """Parts of answers to reads that are made at a time: each takes some 10 ms of the event loop."""
+PASSES = 8
+"""Passes of the event loop before each part: grpc takes one new call in two or three of them."""
 LONGEST_TURN_S = 0.25
 """A part that takes longer waits for something, and the turn is of more use to others."""
 _REFUSED_BURST_S = 10.0

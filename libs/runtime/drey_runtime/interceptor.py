@@ -37,6 +37,7 @@ from drey_runtime import limits, status, telemetry
 from drey_runtime.admission import (
     LONGEST_TURN_S,
     MAKING,
+    PASSES,
     READING,
     Admission,
     Bounds,
@@ -343,7 +344,8 @@ class _Call:
         async with aclosing(answers):
             while holder:
                 async with self._server.making.take_turn(holder, LONGEST_TURN_S):
-                    await asyncio.sleep(0)  # a turn without a wait in it would not be waited for
+                    for _ in range(PASSES):  # else who calls now waits for parts of others
+                        await asyncio.sleep(0)
                     message = await anext(answers, None)
                 if message is None:
                     return

@@ -30,6 +30,7 @@ async def reading(site, key_id: str):
             async for _ in call(request.SerializeToString(), metadata=metadata, timeout=600):
                 begun.set()
 
+        await channel.channel_ready()
         yield read_all
 
 
