@@ -45,7 +45,7 @@ async def database_url(postgres: Postgres) -> str:
     return await make_database(postgres.url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # other folders serve the same names, and find this one's too
 def ioc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ioc]:
     folder = tmp_path_factory.mktemp("ioc")
     with leaks.keep_iocs(folder), Ioc(folder, DATABASE) as running:
