@@ -14,8 +14,7 @@ from drey_cli.commands import MODULES, SUMMARIES
 from drey_cli.errors import EXIT_CODE_HELP, CliError, ExitCode, usage_error
 from drey_cli.options import write_options
 from drey_cli.output import Output
-from drey_cli.session import common_options
-from drey_cli.settings import CommonOptions
+from drey_cli.session import CommonOptions, common_options
 
 _OUTPUT_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 OPTIONAL = frozenset({"up", "demo"})

@@ -3,6 +3,10 @@
 Instants are seconds of the asker's own clock, one that never jumps and goes on while the process
 is stopped (`CLOCK_BOOTTIME`). No rule compares the clocks of two hosts; they have to run at the
 same *rate*, to a fifth. `docs/explanation/ownership.md` has the argument.
+
+An epoch grows by one at each take-over, and is at least the time of it in milliseconds since 1970.
+One that is far beyond those known was never given to an owner: it is a defect's or a vandal's, and
+believing it would shut the true owner out for ever.
 """
 
 from __future__ import annotations
@@ -10,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drey_core.epochs import EPOCH_STEP, epoch_believable
+EPOCH_STEP = 1 << 42
+"""More than the milliseconds from 1970 to 2109, so that who knows none yet believes the first."""
 
 _SILENT_PART = 0.75
 """Of the duration: the holder falls silent a quarter of it before anybody may follow."""
@@ -98,3 +103,8 @@ def epoch_after(recorded: int, seen: Sequence[int]) -> int:
     """
     last_seen = max(seen, default=0)
     return max(recorded if epoch_believable(recorded, max(last_seen, 1)) else 0, last_seen) + 1
+
+
+def epoch_believable(epoch: int, greatest: int) -> bool:
+    """Whether an owner may have this epoch, `greatest` being the greatest believed so far."""
+    return 0 < epoch <= greatest + EPOCH_STEP

@@ -18,8 +18,6 @@ from typing import Any
 
 from drey_core.errors import Reason, Unavailable
 from drey_runtime import telemetry
-from drey_runtime.backoff import backoff_delay
-from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.nats_client import (
     BadSubjectError,
     Client,
@@ -29,6 +27,7 @@ from drey_runtime.nats_client import (
     NoRespondersError,
     Subscription,
 )
+from drey_runtime.retrying import backoff_delay, reraise_cancellation
 from drey_runtime.settings import CommonSettings
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from drey_core.errors import DreyError, Reason, Unavailable
-from drey_runtime.backoff import backoff_delay
+from drey_runtime.retrying import backoff_delay
 from drey_runtime.settings import SettingsError
-from drey_runtime.turns import Turns, current_holder
+from drey_runtime.waiting import Turns, current_holder
 
 Record: TypeAlias = asyncpg.Record
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"

@@ -25,12 +25,11 @@ from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey.storage.v1.pages_pb2 import ImagePage
 from drey_core.directory import CatalogPage, MetadataPage
-from drey_core.epochs import EPOCH_STEP
+from drey_core.election import EPOCH_STEP
 from drey_core.errors import Aborted, Malformed, Reason, Unavailable
 from drey_core.page_image import encode_page, fill_pages
 from drey_core.pages import PAGE_SLOTS, Pages
 from drey_core.slot_sequences import Ages
-from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.directory_codec import decode_catalog, decode_metadata
 from drey_runtime.edge import (
     SEQUENCE_LIMIT,
@@ -40,6 +39,7 @@ from drey_runtime.edge import (
     parse_guard,
     require_stamp,
 )
+from drey_runtime.retrying import reraise_cancellation
 
 # KEYS[1] is the shard's epoch, ARGV[1] ours. Returns the epoch in force when it is greater: then
 # nothing is written. Epochs are compared as strings of 20 digits, because numbers of Lua are

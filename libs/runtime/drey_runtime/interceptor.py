@@ -46,7 +46,7 @@ from drey_runtime.admission import (
 )
 from drey_runtime.auth import Authenticator, Principal, current_principal
 from drey_runtime.stalls import GuardedContext, Outgoing, StallGuard
-from drey_runtime.turns import Turns, current_holder
+from drey_runtime.waiting import Turns, current_holder
 
 log = logging.getLogger(__name__)
 

@@ -29,11 +29,10 @@ from drey_core.election import (
     still_held,
 )
 from drey_core.errors import Unavailable
-from drey_runtime.backoff import backoff_delay
-from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.clock import boottime_s, now_ns
 from drey_runtime.kubernetes_access import KubernetesAccess, file_access, pod_access
 from drey_runtime.lease import Floor, Term, keep_term, no_floor
+from drey_runtime.retrying import backoff_delay, reraise_cancellation
 
 _log = logging.getLogger(__name__)
 _EPOCH = "drey.dev/epoch"

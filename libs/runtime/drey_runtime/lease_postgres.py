@@ -13,10 +13,10 @@ from typing import Literal, TypeAlias
 import asyncpg
 
 from drey_core.errors import Unavailable
-from drey_runtime.backoff import backoff_delay
 from drey_runtime.clock import now_ns
 from drey_runtime.database import connect_once, guard_connection, server_settings
 from drey_runtime.lease import Floor, Term, keep_term, no_floor
+from drey_runtime.retrying import backoff_delay
 
 _log = logging.getLogger(__name__)
 RawConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

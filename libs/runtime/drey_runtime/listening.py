@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from drey_core.errors import Unavailable
-from drey_runtime.backoff import backoff_delay
 from drey_runtime.database import connect_once, guard_connection
+from drey_runtime.retrying import backoff_delay
 
 _log = logging.getLogger(__name__)
 _PING_S = 1.0

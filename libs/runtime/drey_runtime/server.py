@@ -1,4 +1,4 @@
-"""gRPC servers and channels, made the same way everywhere."""
+"""gRPC servers and channels, made the same way everywhere, and whether a server is ready."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ _METADATA_BYTES = 40 << 10
 what is above, without a reason."""
 _SPARE_CALLS = 200
 """Calls beyond our own limits that gRPC keeps, for the moment in which they are refused."""
+_LOOK_AGAIN_S = 0.2
 _TOLD_AFTER = 0.75
 """The part of the time to end in which calls may do so by themselves; then they are told why."""
 
@@ -280,3 +281,25 @@ def channel(settings: CommonSettings, target: str, **options: Any) -> grpc.aio.C
         settings.tls_ca.read_bytes(), _read_file(shown[0]), _read_file(shown[1])
     )
     return grpc.aio.secure_channel(target, credentials, options=arguments)
+
+
+class Readiness:
+    """Says of each service whether what it needs is there, looked at five times a second."""
+
+    def __init__(self, health: Health, needs: Mapping[str, Callable[[], bool]]) -> None:
+        """Raises `ValueError` unless `needs` names every service of `health`, and no other.
+
+        One that nobody looks at would be not ready for ever, and its process with it.
+        """
+        if odd := health.service_names ^ needs.keys():
+            raise ValueError(
+                f"whether {', '.join(sorted(odd))} can serve is not said, or not asked"
+            )
+        self._health, self._needs = health, needs
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            for service, is_ready in self._needs.items():
+                await self._health.set(is_ready(), service)
+            await asyncio.sleep(_LOOK_AGAIN_S)

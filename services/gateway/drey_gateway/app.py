@@ -62,8 +62,8 @@ from drey_runtime.interceptor import Calls
 from drey_runtime.jobs import JobStore
 from drey_runtime.server import Health, channel, serve_grpc
 from drey_runtime.settings import SettingsError
-from drey_runtime.signals import ChangeSignal
 from drey_runtime.signed import SignedChannel
+from drey_runtime.waiting import ChangeSignal
 
 log = logging.getLogger(__name__)
 

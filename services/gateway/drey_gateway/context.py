@@ -11,7 +11,7 @@ from drey_gateway.mapping_metadata import MetadataEncoder
 from drey_gateway.ports import Resolver
 from drey_runtime.admission import Room
 from drey_runtime.auth import current_principal
-from drey_runtime.signals import ChangeSignal
+from drey_runtime.waiting import ChangeSignal
 
 
 @dataclass(frozen=True, slots=True)

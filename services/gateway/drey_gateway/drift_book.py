@@ -25,10 +25,9 @@ from drey_gateway.loops.event_feed import EventFeed
 from drey_runtime import telemetry
 from drey_runtime.admission import Room
 from drey_runtime.auth import current_principal
-from drey_runtime.choosing import choose_off_loop
 from drey_runtime.event_log import Resource
 from drey_runtime.mapping.selector import selector_to_proto
-from drey_runtime.signals import ChangeSignal
+from drey_runtime.waiting import ChangeSignal, choose_off_loop
 
 LOOK_S = 0.2
 """Between two looks at what has changed."""

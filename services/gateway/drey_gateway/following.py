@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from drey_core.errors import Unavailable
 from drey_runtime.listening import wait_for_event
-from drey_runtime.signals import ChangeSignal
+from drey_runtime.waiting import ChangeSignal
 
 CHECKPOINT_S = 5.0
 """One is promised each 15 s."""

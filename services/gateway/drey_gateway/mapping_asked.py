@@ -20,7 +20,7 @@ from drey_gateway.domain.deadband import Deadband
 from drey_gateway.domain.resume import decode_token
 from drey_gateway.domain.terms import SelectorTerm
 from drey_gateway.domain.wanted import SubscriptionChange, Wanted, with_added, with_removed
-from drey_runtime.mapping.form import in_columns
+from drey_runtime.mapping.common import in_columns
 from drey_runtime.mapping.selector import selector_from_proto
 
 _MAX_INTERVAL_S = 3600.0

@@ -21,7 +21,7 @@ from drey_gateway.domain.resume import decode_token
 from drey_gateway.domain.wire import MESSAGE_BYTES
 from drey_gateway.mapping_asked import read_interval, read_selector
 from drey_gateway.mapping_told import freshness_change
-from drey_runtime.mapping.form import in_columns
+from drey_runtime.mapping.common import in_columns
 
 _BASELINE, _CHANGED = 2, 4
 _LEFT = 3

@@ -8,8 +8,7 @@ from drey.event.v1 import event_pb2
 from drey_core.errors import InvalidArgument, Reason
 from drey_core.token import decode_page_token, encode_page_token, query_hash
 from drey_runtime.event_log import EventKind, LoggedEvent, Position, Resource
-from drey_runtime.mapping.actor import actor
-from drey_runtime.mapping.times import timestamp_message
+from drey_runtime.mapping.common import actor, timestamp_message
 
 _TOKEN = "events"
 _ANY_QUERY = query_hash()

@@ -17,8 +17,7 @@ from drey_gateway.domain.instances import (
     Override,
     Queue,
 )
-from drey_runtime.mapping.actor import actor
-from drey_runtime.mapping.times import timestamp_message
+from drey_runtime.mapping.common import actor, timestamp_message
 
 
 def instance_sign(report: InstanceReport) -> InstanceSign:

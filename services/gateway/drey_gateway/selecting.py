@@ -11,8 +11,8 @@ from drey_core.selector import Link
 from drey_core.values import I8
 from drey_gateway.context import WatchContext
 from drey_gateway.domain.terms import Terms, needs_catalog
-from drey_runtime.choosing import choose_off_loop
 from drey_runtime.mapping.selector import selector_to_proto
+from drey_runtime.waiting import choose_off_loop
 
 
 class Resolved(NamedTuple):

@@ -16,10 +16,8 @@ from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_SHIFT
 from drey_core.values import KIND_NONE, Columns, Kind, State
 from drey_monitor.domain.directory import DirectoryCut, DirectoryState
-from drey_monitor.domain.merging import latest_columns
-from drey_monitor.domain.ownership import has_room
 from drey_monitor.domain.progress import SearchSettling, UpdateRate
-from drey_monitor.domain.shard import Counts, ShardState
+from drey_monitor.domain.shard import Counts, ShardState, has_room, latest_columns
 from drey_runtime import telemetry
 from drey_runtime.instances import QueueState
 from drey_runtime.lease import Term

@@ -6,7 +6,7 @@ import os
 import socket
 
 from drey_ca import open_table
-from drey_core.selector_text import parse_selectors
+from drey_core.selector import parse_selectors
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.changes import ChangeFeed
 from drey_restore.adapters.channels import ChannelPool
@@ -43,8 +43,7 @@ from drey_runtime.instances import InstanceReports
 from drey_runtime.jobs import JobKind, JobStore, JobWorker
 from drey_runtime.migrate import check_connection
 from drey_runtime.pulse import Pulses
-from drey_runtime.readiness import Readiness
-from drey_runtime.server import channel, serve_grpc
+from drey_runtime.server import Readiness, channel, serve_grpc
 from drey_runtime.settings import SettingsError
 from drey_runtime.signed import SignedChannel
 

@@ -22,7 +22,7 @@ from drey_restore.usecases.restores import Restores
 from drey_runtime.auth import current_principal
 from drey_runtime.mapping.job import job_to_proto
 from drey_runtime.paging import check_page_size, cut_page
-from drey_runtime.repeating import repeat_last
+from drey_runtime.waiting import repeat_last
 
 SERVICE = "drey.restore.v1.RestoreService"
 

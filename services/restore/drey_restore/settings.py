@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 
 from drey_core.errors import InvalidArgument
-from drey_core.selector_text import parse_selectors
+from drey_core.selector import parse_selectors
 from drey_runtime.settings import ChannelAccessSettings
 
 

@@ -12,8 +12,7 @@ from drey_runtime.housekeeping import Housekeeping
 from drey_runtime.image import Image
 from drey_runtime.instances import InstanceReports
 from drey_runtime.migrate import check_connection
-from drey_runtime.readiness import Readiness
-from drey_runtime.server import serve_grpc
+from drey_runtime.server import Readiness, serve_grpc
 from drey_runtime.settings import SettingsError
 from drey_snapshot import snapshots
 from drey_snapshot.catalog.directory_servicer import DirectoryServicer

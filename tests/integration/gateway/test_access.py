@@ -41,7 +41,7 @@ from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Database
 from drey_runtime.interceptor import permission_of
 from drey_runtime.jobs import ImportResult, JobStore, record_job
-from drey_runtime.mapping.times import timestamp_message
+from drey_runtime.mapping.common import timestamp_message
 from drey_runtime.server import serve_grpc
 from drey_runtime.settings import CommonSettings
 from drey_runtime.status import reason_of

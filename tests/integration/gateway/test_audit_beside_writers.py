@@ -17,7 +17,7 @@ from drey_runtime.audit_anchor import AnchorFile, AuditAnchors
 from drey_runtime.auth import Principal, current_principal, make_keys
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
-from drey_runtime.signals import ChangeSignal
+from drey_runtime.waiting import ChangeSignal
 
 WRITERS = 4
 ACTS = 600

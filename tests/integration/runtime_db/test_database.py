@@ -10,7 +10,7 @@ import pytest
 
 from drey_core.errors import Reason, Unavailable
 from drey_runtime.database import Connection, Database, guard_connection, open_pool
-from drey_runtime.turns import current_holder
+from drey_runtime.waiting import current_holder
 from drey_stack import Postgres, free_port
 
 from .conftest import until

@@ -5,7 +5,7 @@ import pytest
 
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT
 from drey_core.pages import shard_of_page
-from drey_snapshot.catalog.domain.numbering import channel_numbers, last_page
+from drey_snapshot.catalog.domain.pages import channel_numbers, last_page
 
 N = 20_000
 

@@ -9,7 +9,7 @@ from drey_cli.errors import CliError
 from drey_cli.naming import match_id
 from drey_cli.options import parse_seconds, to_duration
 from drey_cli.selection import Choice
-from drey_cli.settings import CommonOptions, resolve_connection
+from drey_cli.session import CommonOptions, resolve_connection
 
 IDS = [("0192aaaa-x", "golden"), ("0192bbbb-y", "night"), ("0193cccc-z", "night")]
 

@@ -17,7 +17,7 @@ from drey_core.errors import InvalidArgument, Reason
 from drey_core.patterns import MAX_CHARACTERS, Patterns
 from drey_core.search import SearchIndex
 from drey_core.selector import Selector
-from drey_runtime.choosing import choose_off_loop
+from drey_runtime.waiting import choose_off_loop
 
 ROOT = Path(__file__).parents[3]
 ALPHABET = "ab[]!-*?~^\\\n"

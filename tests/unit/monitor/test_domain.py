@@ -12,14 +12,14 @@ from drey_core.page_table import PageTable
 from drey_core.pages import PAGE_SLOTS, Pages
 from drey_core.values import Columns, Kind, State
 from drey_monitor.domain.catalog import ChannelsChange, channels_difference, unchanged
-from drey_monitor.domain.merging import latest_columns
-from drey_monitor.domain.ownership import (
+from drey_monitor.domain.progress import SearchSettling, UpdateRate
+from drey_monitor.domain.shard import (
+    ShardState,
     has_room,
+    latest_columns,
     next_epoch,
     pages_of_shard,
 )
-from drey_monitor.domain.progress import SearchSettling, UpdateRate
-from drey_monitor.domain.shard import ShardState
 from drey_monitor.owned import Owned, WarmShard
 from drey_runtime.lease import Term
 

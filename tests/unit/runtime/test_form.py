@@ -6,7 +6,7 @@ import pytest
 
 from drey.common.v1 import form_pb2
 from drey_core.errors import InvalidArgument, Unimplemented
-from drey_runtime.mapping.form import in_columns
+from drey_runtime.mapping.common import in_columns
 
 
 def test_rows_are_the_default() -> None:

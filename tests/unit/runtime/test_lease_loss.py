@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from drey_runtime.cancellation import reraise_cancellation
 from drey_runtime.lease import LeaseLost, Term, keep_term
+from drey_runtime.retrying import reraise_cancellation
 
 
 async def fail_when_cancelled() -> None:

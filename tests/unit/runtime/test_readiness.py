@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from drey_runtime.readiness import Readiness
-from drey_runtime.server import Health
+from drey_runtime.server import Health, Readiness
 
 
 async def test_a_process_serves_when_all_its_services_do() -> None:

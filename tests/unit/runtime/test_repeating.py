@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from drey_runtime.repeating import repeat_last
+from drey_runtime.waiting import repeat_last
 
 
 async def test_the_last_message_comes_again_until_the_next_and_the_end_ends_it():

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from drey_runtime.together import run_together
+from drey_runtime.waiting import run_together
 
 
 class Work:

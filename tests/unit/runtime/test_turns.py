@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from drey_runtime.turns import Turns
+from drey_runtime.waiting import Turns
 
 
 async def test_a_turn_is_given_on_when_it_lasts_too_long():

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from drey_core.errors import NotFound, Reason, Unavailable
 from drey_runtime.audit import GENESIS, canonical_json, chain_hash
-from drey_runtime.backoff import backoff_delay
 from drey_runtime.database import guard_connection, is_unavailable
 from drey_runtime.jobs import JobState
 from drey_runtime.jobs.changes import JobNotice, decode_notice
 from drey_runtime.lease_postgres import lock_key
 from drey_runtime.migrate import migrations_of
+from drey_runtime.retrying import backoff_delay
 
 
 def test_canonical_json_ignores_order_and_refuses_nan() -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 from drey_core.errors import DreyError, Internal, Reason, Unavailable
 from drey_runtime import telemetry
-from drey_runtime.backoff import backoff_delay
 from drey_runtime.database import Connection
 from drey_runtime.jobs.context import JobCancelled, JobContext
 from drey_runtime.jobs.model import Job, JobError, JobLost, JobState
 from drey_runtime.jobs.store import JobStore
+from drey_runtime.retrying import backoff_delay
 
 _log = logging.getLogger(__name__)
 _PROGRESS_S = 0.1

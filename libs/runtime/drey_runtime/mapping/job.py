@@ -7,8 +7,7 @@ from typing import cast
 from drey.common.v1 import errors_pb2
 from drey.job.v1 import job_pb2
 from drey_runtime.jobs import ImportResult, Job
-from drey_runtime.mapping.actor import actor
-from drey_runtime.mapping.times import timestamp_message
+from drey_runtime.mapping.common import actor, timestamp_message
 
 _KINDS = {
     "snapshot": job_pb2.JOB_KIND_SNAPSHOT,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.epochs import epoch_believable
+from drey_core.election import epoch_believable
 from drey_core.values import Columns
 from drey_gateway.domain.resume import Point
 

@@ -8,11 +8,11 @@ import time
 from bisect import bisect_right
 
 from drey_core.errors import Unavailable
-from drey_runtime.backoff import backoff_delay
 from drey_runtime.database import Connection, Database
 from drey_runtime.event_log import CHANNEL, EventPage, LoggedEvent, Position, read_events
 from drey_runtime.listening import NoticeListener, wait_for_event
-from drey_runtime.signals import ChangeSignal
+from drey_runtime.retrying import backoff_delay
+from drey_runtime.waiting import ChangeSignal
 
 log = logging.getLogger(__name__)
 

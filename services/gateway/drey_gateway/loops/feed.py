@@ -13,7 +13,7 @@ import numpy as np
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import ValueBatch
 from drey_core.directory import CatalogPage
-from drey_core.epochs import epoch_believable
+from drey_core.election import epoch_believable
 from drey_core.errors import Malformed, Unavailable
 from drey_core.values import Columns, Kind
 from drey_gateway import mapping
@@ -22,12 +22,12 @@ from drey_gateway.domain.live import LiveState
 from drey_gateway.mapping_system import instance_sign
 from drey_gateway.ports import ImageReader
 from drey_runtime import telemetry
-from drey_runtime.backoff import backoff_delay
 from drey_runtime.batches import decode_batch
 from drey_runtime.bus import Bus
 from drey_runtime.clock import now_ns
 from drey_runtime.edge import decode_catalog_changed, decode_heartbeat, decode_instance, note_error
 from drey_runtime.nats_client import Msg
+from drey_runtime.retrying import backoff_delay
 
 log = logging.getLogger(__name__)
 

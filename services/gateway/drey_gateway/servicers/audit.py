@@ -20,11 +20,9 @@ from drey_runtime.audit_anchor import AuditAnchors
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database
-from drey_runtime.mapping.actor import actor
-from drey_runtime.mapping.times import time_bound, timestamp_message
+from drey_runtime.mapping.common import actor, time_bound, timestamp_message
 from drey_runtime.paging import check_page_size, cut_page
-from drey_runtime.signals import ChangeSignal
-from drey_runtime.turns import Turns
+from drey_runtime.waiting import ChangeSignal, Turns
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_FINDINGS = 1000

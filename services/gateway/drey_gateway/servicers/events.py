@@ -25,7 +25,7 @@ from drey_gateway.mapping_events import (
 from drey_runtime.auth import Principal, current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.event_log import EventKind, EventPage, Position, Resource, ResourceChange
-from drey_runtime.mapping.times import timestamp_message
+from drey_runtime.mapping.common import timestamp_message
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _KEYS = "access.keys.list"

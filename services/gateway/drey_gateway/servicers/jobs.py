@@ -18,10 +18,10 @@ from drey_runtime.auth import current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
 from drey_runtime.jobs import JobFilter, JobState, JobStore
+from drey_runtime.mapping.common import time_bound
 from drey_runtime.mapping.job import job_kind, job_to_proto
-from drey_runtime.mapping.times import time_bound
 from drey_runtime.paging import check_page_size, cut_page
-from drey_runtime.repeating import repeat_last
+from drey_runtime.waiting import repeat_last
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _MAX_WAIT_S = 60.0

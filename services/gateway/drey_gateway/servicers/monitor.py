@@ -28,7 +28,7 @@ from drey_gateway.selecting import resolve_terms
 from drey_gateway.session_relay import SessionRelay
 from drey_gateway.sessions import SessionBook
 from drey_gateway.watching import Watch
-from drey_runtime.mapping.form import in_columns
+from drey_runtime.mapping.common import in_columns
 from drey_runtime.mapping.selector import selector_from_proto
 
 Context = grpc.aio.ServicerContext[Any, Any]

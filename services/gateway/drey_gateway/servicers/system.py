@@ -25,7 +25,7 @@ from drey_runtime.app import service_version
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import now_ns
 from drey_runtime.jobs import JobFilter, JobState, JobStore
-from drey_runtime.repeating import SIGN_OF_LIFE_S
+from drey_runtime.waiting import SIGN_OF_LIFE_S
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _OPEN = JobFilter(states=(JobState.QUEUED, JobState.RUNNING))

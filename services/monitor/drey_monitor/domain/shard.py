@@ -8,16 +8,16 @@ shows nobody a machine that vanished for a moment.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drey_core.page_table import PageTable
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, Pages, shard_of_page
 from drey_core.slot_sequences import Ages, SlotSequences
 from drey_core.values import KIND_NONE, Columns, Kind, State
-from drey_monitor.domain.merging import latest_columns
 
 I8 = NDArray[np.int64]
 _PENDING_PARTS = 64
@@ -261,3 +261,43 @@ def _state_rows(channels: I8, state: State) -> Columns:
     rows = Columns.empty_columns(len(channels)).with_key(np.asarray(channels, np.int64))
     rows.state[:] = state
     return rows
+
+
+def latest_columns(parts: Sequence[Columns]) -> Columns:
+    """The last row of each channel over `parts` in order, ascending by channel.
+
+    The updates that such a row replaced, and the rows that it replaced here, add up in `merged`.
+    Each channel is at most once in a part.
+    """
+    joined = Columns.concat_columns(parts)
+    if len(parts) == 1:
+        return joined
+    order = np.argsort(joined.key, kind="stable")
+    key = joined.key[order]
+    last = np.flatnonzero(np.append(key[1:] != key[:-1], True)) if len(key) else order
+    first = np.append(0, last[:-1] + 1).astype(np.int64) if len(last) else last
+    chosen = joined.take_rows(order[last])
+    if len(chosen) == len(joined):
+        return chosen
+    total = np.add.reduceat(joined.merged[order].astype(np.int64), first) + (last - first)
+    merged = np.minimum(total, 0xFFFF_FFFF).astype(np.uint32)
+    return replace(chosen, merged=merged).compact_heap()
+
+
+def pages_of_shard(pages: Iterable[int], shard: int, shards: int) -> list[int]:
+    """Those of `pages` that belong to `shard`, ascending."""
+    return sorted(p for p in pages if shard_of_page(p, shards) == shard)
+
+
+def next_epoch(granted: int, *seen: int) -> int:
+    """The epoch under which a shard is taken.
+
+    At least the one that the lease `granted`, and greater than every one `seen` elsewhere: epochs
+    only grow, also where the lease's memory or the image was wiped.
+    """
+    return max(granted, 1, *(s + 1 for s in seen))
+
+
+def has_room(owned: int, most: int) -> bool:
+    """Whether a process that owns `owned` shards may take one more; `most` 0 is no limit."""
+    return most == 0 or owned < most

@@ -13,10 +13,10 @@ from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.domain.directory import DirectoryCut
 from drey_monitor.owned import Owned, Shards
 from drey_runtime import telemetry
-from drey_runtime.backoff import backoff_delay
 from drey_runtime.bus import Bus
 from drey_runtime.directory_codec import encode_metadata
 from drey_runtime.image import EpochSuperseded, Image
+from drey_runtime.retrying import backoff_delay
 
 log = logging.getLogger(__name__)
 

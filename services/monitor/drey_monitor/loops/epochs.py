@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from drey_core.epochs import epoch_believable
+from drey_core.election import epoch_believable
 from drey_core.errors import Malformed
 from drey_monitor.owned import Shards
 from drey_runtime.edge import decode_heartbeat, note_error

@@ -9,9 +9,9 @@ import time
 from drey_core.errors import Unavailable
 from drey_monitor.owned import Owned
 from drey_runtime import telemetry
-from drey_runtime.backoff import backoff_delay
 from drey_runtime.clock import now_ns
 from drey_runtime.image import EpochSuperseded, Image
+from drey_runtime.retrying import backoff_delay
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.election import first_epoch
-from drey_core.epochs import epoch_believable
+from drey_core.election import epoch_believable, first_epoch
 from drey_core.errors import Unavailable
 from drey_core.values import State
 from drey_monitor import mapping
@@ -25,7 +24,7 @@ from drey_monitor.domain.catalog import (
     channels_difference,
     unchanged,
 )
-from drey_monitor.domain.ownership import next_epoch, pages_of_shard
+from drey_monitor.domain.shard import next_epoch, pages_of_shard
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.loops.directory import DirectoryWriter
 from drey_monitor.loops.epochs import EpochListener
@@ -34,11 +33,11 @@ from drey_monitor.loops.image_writer import ImageWriter
 from drey_monitor.loops.publisher import BatchPublisher
 from drey_monitor.owned import LeftToAnother, Owned, Shards, ShardTurn, WarmShard
 from drey_monitor.settings import MonitorSettings
-from drey_runtime.backoff import backoff_delay
 from drey_runtime.bus import Bus
 from drey_runtime.clock import boottime_s, now_ns
 from drey_runtime.image import EpochSuperseded, Image, catalog_page
 from drey_runtime.lease import Lease, LeaseLost, Term
+from drey_runtime.retrying import backoff_delay
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from drey_core.values import I8, Columns, State
 from drey_restore.domain.items import F8, Labels, scatter_rows
 from drey_runtime.image import Image, metadata_page
 from drey_runtime.pulse import Pulses
-from drey_runtime.together import run_together
+from drey_runtime.waiting import run_together
 
 _CONTROL_LOW, _CONTROL_HIGH = 6, 7
 

@@ -25,7 +25,7 @@ from drey_runtime.clock import new_id
 from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
 from drey_runtime.mapping.selector import selector_to_proto
-from drey_runtime.together import run_together
+from drey_runtime.waiting import run_together
 
 log = logging.getLogger(__name__)
 

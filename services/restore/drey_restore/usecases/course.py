@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from drey_ca.interface import Slots
+from drey_core.compare import compare
 from drey_core.errors import DreyError, FailedPrecondition, Reason
-from drey_core.values import ARRAY, I8, Columns, Kind
+from drey_core.values import ARRAY, I8, U1, Columns, Kind
 from drey_restore.adapters.changes import ChangeFeed
 from drey_restore.adapters.channels import ChannelPool
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.execution import Execution, too_many_failed
-from drey_restore.domain.items import Carried, Outcome, PlanItems
+from drey_restore.domain.items import Carried, Outcome, PlanItems, scatter_rows
 from drey_restore.domain.kinds import RestoreState
 from drey_restore.domain.records import RestoreRecord, Rules, Unanswered
 from drey_restore.limits import Clock, Limits
@@ -26,9 +27,9 @@ from drey_restore.usecases.notify import Notifier, Wishes
 from drey_restore.usecases.plans import MadePlan
 from drey_restore.usecases.rollback import GoingBack, goes_back, without_way_back
 from drey_restore.usecases.watching import WriteWatch
-from drey_runtime.backoff import backoff_delay
 from drey_runtime.database import is_unavailable
 from drey_runtime.jobs import JobContext, JobLost
+from drey_runtime.retrying import backoff_delay
 
 T = TypeVar("T")
 _LOOK_EVERY_S = 0.25
@@ -322,3 +323,23 @@ async def through_outage(action: Callable[[], Awaitable[T]]) -> T:
                 raise
         await asyncio.sleep(backoff_delay(attempt))
         attempt += 1
+
+
+async def read_readbacks(course: Course, rows: I8) -> U1:
+    """Classes of the comparison of the stored readbacks of rows with what they show now."""
+    reading = await course.channels.table.read_values(
+        course.readback_slots(rows), course.limits.read_s
+    )
+    return note_readbacks(course, rows, reading.values)
+
+
+def note_readbacks(course: Course, rows: I8, values: Columns) -> U1:
+    """As `read_readbacks`, of values that were read."""
+    items = course.items
+    course.readback = scatter_rows(course.readback, rows, values)
+    return compare(
+        items.stored_readback.take_rows(rows),
+        values,
+        items.readback_absolute[rows],
+        items.readback_relative[rows],
+    ).cls

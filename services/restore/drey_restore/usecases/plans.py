@@ -49,8 +49,7 @@ from drey_runtime.auth import Principal
 from drey_runtime.clock import new_id
 from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
-from drey_runtime.together import run_together
-from drey_runtime.turns import Turns
+from drey_runtime.waiting import Turns, run_together
 
 _AT_A_TIME = 2
 _MOST_WAITING = 100

@@ -15,7 +15,7 @@ from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.edits import Given
 from drey_restore.domain.items import Outcome, PlanItems, scatter_rows
 from drey_restore.domain.planning import WayBack
-from drey_runtime.together import run_together
+from drey_runtime.waiting import run_together
 
 
 @dataclass(frozen=True)

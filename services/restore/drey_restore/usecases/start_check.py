@@ -24,7 +24,7 @@ from drey_restore.domain.records import HeldWrite
 from drey_restore.usecases.course import Course
 from drey_restore.usecases.holding import held_error, refuse_held
 from drey_restore.usecases.record_check import RecordCheck
-from drey_runtime.together import run_together
+from drey_runtime.waiting import run_together
 
 
 class StartCheck:

@@ -13,8 +13,7 @@ from drey_core.values import I8, Columns, Kind
 from drey_restore.domain.items import scatter_rows
 from drey_restore.domain.judging import SAME, alarm_is_worse, readback_reached
 from drey_restore.domain.kinds import RestoreState, Skip, Verdict
-from drey_restore.usecases.course import Course, through_outage
-from drey_restore.usecases.readback import read_readbacks
+from drey_restore.usecases.course import Course, read_readbacks, through_outage
 
 _SETTLE_S = 0.5
 """How long a setpoint may take after its completion to show the target."""

@@ -20,11 +20,10 @@ from drey_restore.domain.kinds import Verdict
 from drey_restore.domain.lanes import next_rows
 from drey_restore.domain.ramping import step_size
 from drey_restore.domain.settling import Mask, SettlingRows
-from drey_restore.usecases.course import Course, through_outage
+from drey_restore.usecases.course import Course, note_readbacks, through_outage
 from drey_restore.usecases.ending import unanswered_of
 from drey_restore.usecases.looks import Looks, was_answered
 from drey_restore.usecases.ramper import Ramper
-from drey_restore.usecases.readback import note_readbacks
 from drey_runtime.database import is_unavailable
 
 _WAIT_FOR_BATCH_S = 0.25

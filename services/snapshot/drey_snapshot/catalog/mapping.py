@@ -17,7 +17,7 @@ from drey_core.errors import DreyError, InvalidArgument, Unimplemented
 from drey_core.pages import hash_bytes
 from drey_core.pv_table import NO_POLICY, CompletionMode, Policy, PvProtocol, split_scheme
 from drey_core.values import ARRAY
-from drey_runtime.mapping.actor import actor
+from drey_runtime.mapping.common import actor
 from drey_snapshot.catalog.domain.default_policies import DefaultPolicy
 from drey_snapshot.catalog.domain.draft import Draft, copy_of
 from drey_snapshot.catalog.domain.policy import Effective, SpeakerKind

@@ -16,9 +16,9 @@ from drey_core.names import other_form
 from drey_core.pages import PAGE_SHIFT
 from drey_core.selector import Selector
 from drey_core.token import decode_page_token, query_hash
-from drey_runtime.choosing import choose_off_loop
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import check_page_size, cut_page
+from drey_runtime.waiting import choose_off_loop
 from drey_snapshot.catalog.adapters.reading import read_pv, read_tombstones
 from drey_snapshot.catalog.domain import policy as policies
 from drey_snapshot.catalog.domain.changes import check_etag

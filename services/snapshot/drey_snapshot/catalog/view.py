@@ -12,8 +12,8 @@ import numpy as np
 from drey_core.directory import Directory
 from drey_core.pages import hash_bytes
 from drey_core.selector import Selector, SelectorIndex
-from drey_runtime.choosing import choose_off_loop
 from drey_runtime.directory_codec import encode_catalog
+from drey_runtime.waiting import choose_off_loop
 from drey_snapshot.catalog.domain.default_policies import (
     NO_POLICIES,
     EffectivePolicies,

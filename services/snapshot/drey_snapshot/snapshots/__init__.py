@@ -14,11 +14,10 @@ from drey_snapshot.snapshots.adapters.live import LiveSource
 from drey_snapshot.snapshots.adapters.metadata import MetadataSource
 from drey_snapshot.snapshots.adapters.reader import CaReader
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
-from drey_snapshot.snapshots.compare_servicer import CompareServicer
 from drey_snapshot.snapshots.jobs import SnapshotJobs
 from drey_snapshot.snapshots.mapping import JOB_KIND
 from drey_snapshot.snapshots.reference_servicer import ReferenceServicer
-from drey_snapshot.snapshots.servicer import SnapshotServicer
+from drey_snapshot.snapshots.servicer import CompareServicer, SnapshotServicer
 from drey_snapshot.snapshots.usecases.compare import Comparer
 from drey_snapshot.snapshots.usecases.history import Historian
 from drey_snapshot.snapshots.usecases.manage import Manager

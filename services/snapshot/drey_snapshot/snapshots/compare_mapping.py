@@ -14,7 +14,7 @@ from drey_core.compare import CLASSES, DifferenceClass, Summary
 from drey_core.errors import Unimplemented
 from drey_core.ids import parse_uuid
 from drey_core.wire_values import wrap_payload
-from drey_runtime.mapping.form import in_columns
+from drey_runtime.mapping.common import in_columns
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_snapshot.snapshots.domain.comparisons import Order
 from drey_snapshot.snapshots.domain.differences import Side

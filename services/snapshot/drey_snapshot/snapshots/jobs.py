@@ -22,7 +22,7 @@ from drey_runtime.jobs import (
     JobStore,
     record_job,
 )
-from drey_runtime.turns import Turns
+from drey_runtime.waiting import Turns
 from drey_snapshot.catalog.usecases.grants import require_granted_rows
 from drey_snapshot.snapshots.adapters.store import SnapshotStore
 from drey_snapshot.snapshots.domain.gates import CoverageRefusal, MissingPv

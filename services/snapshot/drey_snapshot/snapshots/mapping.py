@@ -19,9 +19,8 @@ from drey_core.errors import DreyError, InvalidArgument, Reason
 from drey_core.page_storage import load_text
 from drey_core.values import ARRAY, I8
 from drey_runtime.jobs import JobError
-from drey_runtime.mapping.actor import actor
+from drey_runtime.mapping.common import actor, time_bound, timestamp_message
 from drey_runtime.mapping.selector import selector_from_proto, selector_to_proto
-from drey_runtime.mapping.times import time_bound, timestamp_message
 from drey_runtime.paging import in_chunks
 from drey_snapshot.snapshots.adapters.store import SnapshotFilter
 from drey_snapshot.snapshots.domain.chosen import decode_selector, shorten_selector

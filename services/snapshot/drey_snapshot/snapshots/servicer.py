@@ -1,4 +1,4 @@
-"""SnapshotService: validate, map, call, map."""
+"""SnapshotService and CompareService: validate, map, call, map."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from drey.compare.v1 import compare_service_pb2 as compare_pb
 from drey.snapshot.v1 import snapshot_service_pb2 as pb
 from drey_core.errors import Unimplemented
 from drey_core.ids import parse_uuid
@@ -17,12 +18,13 @@ from drey_core.wire_values import wrap_payload
 from drey_runtime.auth import current_principal
 from drey_runtime.database import Connection, Database
 from drey_runtime.idempotency import Slot, run_once
-from drey_runtime.mapping.form import in_columns
+from drey_runtime.mapping.common import in_columns
 from drey_runtime.mapping.job import job_to_proto
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import check_page_size, cut_page
-from drey_snapshot.snapshots import mapping
+from drey_snapshot.snapshots import compare_mapping, mapping
 from drey_snapshot.snapshots.jobs import SnapshotJobs
+from drey_snapshot.snapshots.usecases.compare import Comparer
 from drey_snapshot.snapshots.usecases.history import Historian
 from drey_snapshot.snapshots.usecases.manage import Manager
 from drey_snapshot.snapshots.usecases.read import SnapshotReader
@@ -261,3 +263,18 @@ class SnapshotServicer:
             request.request_id,
             request.SerializeToString(deterministic=True),
         )
+
+
+class CompareServicer:
+    """The one method; rows are given as encoded bytes."""
+
+    def __init__(self, comparer: Comparer) -> None:
+        self._comparer = comparer
+
+    async def Compare(
+        self, request: compare_pb.CompareRequest, context: Context
+    ) -> AsyncIterator[compare_pb.CompareResponse | bytes]:
+        """As the contract says."""
+        compared = await self._comparer.compare(compare_mapping.compare_order(request))
+        for response in compare_mapping.compare_responses(compared, request.spec):
+            yield response

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from drey_runtime.database import Connection
 from drey_snapshot.catalog.domain import policy as policies
 from drey_snapshot.catalog.domain.default_policies import DefaultPolicy, PolicyBook
-from drey_snapshot.catalog.domain.numbering import last_page
+from drey_snapshot.catalog.domain.pages import last_page
 from drey_snapshot.catalog.domain.table import COLUMNS, PvTable
 from drey_snapshot.catalog.domain.tags import (
     Tag,

@@ -30,7 +30,7 @@ from drey_snapshot.catalog.domain.draft import (
 )
 from drey_snapshot.catalog.domain.edit_policies import PolicyEdit
 from drey_snapshot.catalog.domain.edit_tags import TagEdit
-from drey_snapshot.catalog.domain.numbering import channel_numbers
+from drey_snapshot.catalog.domain.pages import channel_numbers
 from drey_snapshot.catalog.domain.table import I8, PvTable
 from drey_snapshot.catalog.domain.tags import (
     TagBook,

@@ -7,7 +7,7 @@ from typing import Any
 
 from drey_core.errors import NotFound
 from drey_core.selector import Selector
-from drey_runtime.choosing import choose_off_loop
+from drey_runtime.waiting import choose_off_loop
 from drey_snapshot.catalog.adapters.reading import read_pv, read_tombstones
 from drey_snapshot.catalog.domain import policy as policies
 from drey_snapshot.catalog.domain.draft import CONTENT, Draft, copy_of, draft_of, drafts_of

@@ -12,7 +12,7 @@ from drey_core.values import I8
 from drey_runtime.clock import now_ns
 from drey_runtime.image import Image
 from drey_runtime.pulse import Pulses
-from drey_runtime.together import run_together
+from drey_runtime.waiting import run_together
 from drey_snapshot.snapshots.domain.gates import ShardPulse
 from drey_snapshot.snapshots.domain.records import ShardStamp
 

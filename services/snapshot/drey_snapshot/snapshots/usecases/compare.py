@@ -17,8 +17,7 @@ from drey_core.stored_choice import Chooser, refuse_unknown
 from drey_core.token import Position, decode_page_token, encode_page_token, query_hash
 from drey_core.values import I8
 from drey_core.wire import chunk_rows
-from drey_runtime.choosing import choose_off_loop
-from drey_runtime.together import run_together
+from drey_runtime.waiting import choose_off_loop, run_together
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.view import CatalogView
 from drey_snapshot.snapshots.domain.comparisons import (

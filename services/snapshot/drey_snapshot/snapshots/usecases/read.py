@@ -14,7 +14,7 @@ from drey_core.stored_choice import Chooser, Today, refuse_unknown
 from drey_core.values import I8, State
 from drey_core.wire import chunk_rows
 from drey_core.wire_columns import column_chunks
-from drey_runtime.choosing import choose_off_loop
+from drey_runtime.waiting import choose_off_loop
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.view import CatalogView
 from drey_snapshot.snapshots.adapters.library import Library

@@ -20,11 +20,10 @@ from drey_core.pages import PAGE_SHIFT, PageHash, Pages, hash_bytes
 from drey_core.selector import Selector
 from drey_core.values import I8, KIND_NONE, Columns, Kind, State
 from drey_runtime import audit
-from drey_runtime.choosing import choose_off_loop
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
-from drey_runtime.together import run_together
+from drey_runtime.waiting import choose_off_loop, run_together
 from drey_snapshot.catalog.live_catalog import LiveCatalog
 from drey_snapshot.catalog.view import CatalogView
 from drey_snapshot.snapshots.adapters.library import Library

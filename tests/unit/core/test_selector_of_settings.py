@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from drey_core.errors import InvalidArgument
-from drey_core.selector import Selector, TagFilter
-from drey_core.selector_text import parse_selectors
+from drey_core.selector import Selector, TagFilter, parse_selectors
 
 
 def test_each_kind_of_entry_is_a_way_to_choose() -> None:
