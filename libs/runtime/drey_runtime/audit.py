@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from drey_core.errors import Internal
 from drey_runtime.auth import current_principal
@@ -64,90 +64,84 @@ def canonical_json(value: Mapping[str, Any] | None) -> str | None:
     )
 
 
-def chain_hash(
-    previous: bytes,
-    *,
-    seq: int,
-    at_ns: int,
-    actor: str,
-    role: str,
-    action: str,
-    object: str,
-    request_id: str,
-    before: str | None,
-    after: str | None,
-    address: str = "",
-) -> bytes:
+class HashedRow(NamedTuple):
+    """What the hash of a row covers, in this order; `before` and `after` as canonical JSON."""
+
+    seq: int
+    at_ns: int
+    actor: str
+    role: str
+    action: str
+    object: str
+    request_id: str
+    before: str | None
+    after: str | None
+    address: str = ""
+
+
+def chain_hash(previous: bytes, row: HashedRow) -> bytes:
     """SHA-256 of a row: of the JSON list of its fields, the previous hash first.
 
     An address that is not known is not in the list: rows were chained before there were any.
     """
-    fields = [previous.hex(), seq, at_ns, actor, role, action, object, request_id, before, after]
-    if address:
-        fields.append(address)
+    fields = [previous.hex(), *(row if row.address else row[:-1])]
     return hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).digest()
 
 
+@dataclass(frozen=True)
+class AuditedAct:
+    """What somebody does, to be noted: as in `Entry`.
+
+    A bulk action is one act with a summary in `after`. NULs in texts are refused by Postgres.
+    """
+
+    actor: str
+    role: str
+    action: str
+    object: str
+    at_ns: int
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    request_id: str = ""
+
+
 async def append_entry(
-    conn: Connection,
-    *,
-    actor: str,
-    role: str,
-    action: str,
-    object: str,
-    before: Mapping[str, Any] | None = None,
-    after: Mapping[str, Any] | None = None,
-    at_ns: int,
-    request_id: str = "",
-    events: Sequence[ResourceChange],
+    conn: Connection, act: AuditedAct, *, events: Sequence[ResourceChange]
 ) -> int:
     """Add one act within the caller's transaction; returns its number.
 
-    Appends wait for each other until commit, so call it last in the transaction. A bulk action
-    is one row with a summary in `after`. NULs in texts are refused by Postgres. `events` are what
+    Appends wait for each other until commit, so call it last in the transaction. `events` are what
     those who follow the changes are told of it.
     """
     if not conn.is_in_transaction():
         raise Internal("audit.append_entry() needs a transaction")
     caller = current_principal.get(None)
     # what a job does in somebody's name is not done from where they called
-    address = caller.address if caller is not None and caller.name == actor else ""
-    await record_events(conn, events, principal=actor, role=role, time_ns=at_ns)
+    address = caller.address if caller is not None and caller.name == act.actor else ""
+    await record_events(conn, events, principal=act.actor, role=act.role, time_ns=act.at_ns)
     await conn.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-    last = await conn.fetchrow("SELECT seq, hash FROM audit.entry ORDER BY seq DESC LIMIT 1")
-    seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, GENESIS)
-    before_text, after_text = canonical_json(before), canonical_json(after)
-    digest = chain_hash(
-        previous,
-        seq=seq,
-        at_ns=at_ns,
-        actor=actor,
-        role=role,
-        action=action,
-        object=object,
-        request_id=request_id,
-        before=before_text,
-        after=after_text,
-        address=address,
-    )
-    await conn.execute(
-        "INSERT INTO audit.entry (seq, at_ns, actor, role, action, object, request_id, before,"
-        " after, previous_hash, hash, address)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        seq,
-        at_ns,
-        actor,
-        role,
-        action,
-        object,
-        request_id,
-        before_text,
-        after_text,
-        previous,
-        digest,
+    last = await read_head(conn) or Head(0, GENESIS)
+    row = HashedRow(
+        last.seq + 1,
+        act.at_ns,
+        act.actor,
+        act.role,
+        act.action,
+        act.object,
+        act.request_id,
+        canonical_json(act.before),
+        canonical_json(act.after),
         address,
     )
-    return seq
+    await conn.execute(_INSERT, *row, last.hash, chain_hash(last.hash, row))
+    return row.seq
+
+
+_INSERT = """
+INSERT INTO audit.entry (seq, at_ns, actor, role, action, object, request_id, before, after,
+    address, previous_hash, hash)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+"""
 
 
 @dataclass(frozen=True)
@@ -294,7 +288,7 @@ class _ChainWalk:
                 self._add_fault(seq, f"rows {self._expected} to {seq - 1} are missing")
             elif stored_previous != self._previous:
                 self._add_fault(seq, "does not follow the row before it")
-            if chain_hash(stored_previous, **fields) != stored:
+            if chain_hash(stored_previous, HashedRow(**fields)) != stored:
                 self._add_fault(seq, "its content was changed")
             if self._anchored.get(seq, {stored}) != {stored}:
                 self._add_fault(seq, "is not the row that was anchored")

@@ -132,18 +132,20 @@ class KeyStore:
         action = "access.key.create" if kind is EventKind.CREATED else "access.key.revoke"
         await audit.append_entry(
             conn,
-            actor=principal.name,
-            role=principal.roles_text,
-            action=action,
-            object=f"keys/{key.id}",
-            after={
-                "name": key.name,
-                "roles": list(key.roles),
-                "prefix": key.prefix,
-                **({"roles_for_some_pvs": mapping.limits_text(key)} if key.limited else {}),
-            },
-            at_ns=now_ns(),
-            request_id=request_id,
+            audit.AuditedAct(
+                actor=principal.name,
+                role=principal.roles_text,
+                action=action,
+                object=f"keys/{key.id}",
+                after={
+                    "name": key.name,
+                    "roles": list(key.roles),
+                    "prefix": key.prefix,
+                    **({"roles_for_some_pvs": mapping.limits_text(key)} if key.limited else {}),
+                },
+                at_ns=now_ns(),
+                request_id=request_id,
+            ),
             events=[ResourceChange(Resource.KEY, kind, key.id, key.name)],
         )
 

@@ -41,12 +41,14 @@ async def make_first_key(url: str, name: str = "admin", *, force: bool = False) 
             await table.insert_key(conn, key)
             await audit.append_entry(
                 conn,
-                actor=_ACTOR,
-                role=ADMIN,
-                action="access.key.create",
-                object=f"keys/{key.id}",
-                after={"name": name, "roles": [ADMIN], "prefix": prefix},
-                at_ns=now,
+                audit.AuditedAct(
+                    actor=_ACTOR,
+                    role=ADMIN,
+                    action="access.key.create",
+                    object=f"keys/{key.id}",
+                    after={"name": name, "roles": [ADMIN], "prefix": prefix},
+                    at_ns=now,
+                ),
                 events=[ResourceChange(Resource.KEY, EventKind.CREATED, key.id, name)],
             )
     return secret

@@ -70,15 +70,17 @@ class BreakerOverrides:
             )
             await audit.append_entry(
                 conn,
-                actor=principal.name,
-                role=principal.roles_text,
-                action="system.breaker.force",
-                object=f"iocs/{override.ioc}",
-                before={"mode": mode},
-                after={"mode": override.mode, "reason": override.reason},
-                at_ns=override.time_ns,
-                request_id=principal.request_id,
-                events=(),  # the summary tells of it
+                audit.AuditedAct(
+                    actor=principal.name,
+                    role=principal.roles_text,
+                    action="system.breaker.force",
+                    object=f"iocs/{override.ioc}",
+                    before={"mode": mode},
+                    after={"mode": override.mode, "reason": override.reason},
+                    at_ns=override.time_ns,
+                    request_id=principal.request_id,
+                ),
+                events=(),
             )
         self._news.set()
         return override

@@ -40,7 +40,7 @@ from drey_runtime.auth import TokenVerifier, current_principal
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Database
 from drey_runtime.interceptor import permission_of
-from drey_runtime.jobs import ImportResult, JobStore, record_job
+from drey_runtime.jobs import ImportResult, JobStore, NewJob, record_job
 from drey_runtime.mapping.common import timestamp_message
 from drey_runtime.server import serve_grpc
 from drey_runtime.settings import CommonSettings
@@ -489,7 +489,7 @@ async def test_jobs(url, gateway, admin_key):
         store = JobStore(db)
         async with db.begin_transaction() as conn:
             job = await store.create_job(
-                conn, kind="snapshot", principal="somebody", role="operator", payload=b""
+                conn, NewJob(kind="snapshot", principal="somebody", role="operator", payload=b"")
             )
     get = job_service_pb2.GetJobRequest(id=job.id)
     found = await stub.GetJob(get, metadata=bearer(admin_key))
@@ -519,11 +519,13 @@ async def test_jobs_are_listed_by_filters_and_pages(url, gateway, admin_key):
         for number in range(6):
             job = await record_job(
                 conn,
-                kind="import" if number % 2 else "snapshot",
-                principal="ann" if number < 4 else "bob",
-                role="operator",
-                total=number,
-                result=summary.to_text() if number % 2 else f"snapshots/{new_id()}",
+                NewJob(
+                    kind="import" if number % 2 else "snapshot",
+                    principal="ann" if number < 4 else "bob",
+                    role="operator",
+                    total=number,
+                    result=summary.to_text() if number % 2 else f"snapshots/{new_id()}",
+                ),
                 begin_ns=now_ns(),
             )
             made.append(job)

@@ -34,11 +34,13 @@ async def write_acts(db: Database, name: str, begun: asyncio.Event) -> None:
         async with db.begin_transaction() as conn:
             await audit.append_entry(
                 conn,
-                actor=name,
-                role="editor",
-                action="pv.update",
-                object=f"pvs/{number}",
-                at_ns=now_ns(),
+                audit.AuditedAct(
+                    actor=name,
+                    role="editor",
+                    action="pv.update",
+                    object=f"pvs/{number}",
+                    at_ns=now_ns(),
+                ),
                 events=(),
             )
         if number == 5:

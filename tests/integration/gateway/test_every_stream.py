@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import drey
 from drey.common.v1 import annotations_pb2
 from drey_runtime.database import Database
-from drey_runtime.jobs import JobStore
+from drey_runtime.jobs import JobStore, NewJob
 from drey_testing.fixtures_gateway import (
     Gateway,
     GatewayRig,
@@ -57,7 +57,7 @@ async def served(
         async with Database(url) as database, everything(rig, **settings) as (gateway, parts):
             async with database.begin_transaction() as conn:
                 job = await JobStore(database).create_job(
-                    conn, kind="snapshot", principal="p", role="r", payload=b""
+                    conn, NewJob(kind="snapshot", principal="p", role="r", payload=b"")
                 )
             yield gateway, parts, job.id
     finally:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from drey_core.errors import Internal
 from drey_runtime import audit
 from drey_runtime.audit import (
+    AuditedAct,
     AuditFilter,
     append_entry,
     read_entries,
@@ -34,14 +34,16 @@ async def act(db: Database, number: int) -> int:
     async with db.begin_transaction() as conn:
         return await append_entry(
             conn,
-            actor="ann",
-            role="operator",
-            action="pv.update",
-            object=f"pvs/{number}",
-            before={"description": "π \udcff".encode("utf-8", "replace").decode(), "n": 1},
-            after={"n": number},
-            at_ns=number,
-            request_id="r",
+            AuditedAct(
+                actor="ann",
+                role="operator",
+                action="pv.update",
+                object=f"pvs/{number}",
+                before={"description": "π \udcff".encode("utf-8", "replace").decode(), "n": 1},
+                after={"n": number},
+                at_ns=number,
+                request_id="r",
+            ),
             events=(),
         )
 
@@ -74,9 +76,9 @@ async def test_the_chain_is_walked_beside_the_loop(
     threads: list[threading.Thread] = []
     hashed = audit.chain_hash
 
-    def chain_hash(previous: bytes, **fields: Any) -> bytes:
+    def chain_hash(previous: bytes, row: audit.HashedRow) -> bytes:
         threads.append(threading.current_thread())
-        return hashed(previous, **fields)
+        return hashed(previous, row)
 
     monkeypatch.setattr(audit, "chain_hash", chain_hash)
     assert await findings(db) == []
@@ -88,7 +90,9 @@ async def test_a_rolled_back_act_leaves_no_gap(db: Database) -> None:
     await act(db, 1)
     with pytest.raises(ZeroDivisionError):
         async with db.begin_transaction() as conn:
-            await append_entry(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
+            await append_entry(
+                conn, AuditedAct(actor="a", role="", action="x", object="", at_ns=1), events=()
+            )
             raise ZeroDivisionError
     assert await act(db, 2) == 2
     assert await findings(db) == []
@@ -198,7 +202,9 @@ async def test_what_a_newer_version_keeps_beside_is_no_obstacle(db: Database) ->
 async def test_it_needs_a_transaction(db: Database) -> None:
     with pytest.raises(Internal):
         async with db.acquire_connection() as conn:
-            await append_entry(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
+            await append_entry(
+                conn, AuditedAct(actor="a", role="", action="x", object="", at_ns=1), events=()
+            )
 
 
 @pytest.fixture

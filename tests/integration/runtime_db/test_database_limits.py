@@ -35,7 +35,7 @@ def superuser_url(part: Postgres) -> str:
 async def append(db: Database) -> int:
     async with db.begin_transaction() as conn:
         return await audit.append_entry(
-            conn, actor="a", role="", action="x", object="", at_ns=1, events=()
+            conn, audit.AuditedAct(actor="a", role="", action="x", object="", at_ns=1), events=()
         )
 
 
@@ -46,7 +46,9 @@ async def test_a_session_that_stops_inside_a_transaction_blocks_nobody_for_ever(
         url, server_settings=server_settings("stopped", idle_in_transaction_s=1)
     )
     await stopped.execute("BEGIN")
-    await audit.append_entry(stopped, actor="a", role="", action="x", object="", at_ns=1, events=())
+    await audit.append_entry(
+        stopped, audit.AuditedAct(actor="a", role="", action="x", object="", at_ns=1), events=()
+    )
     assert await append(db) == 1
     stopped.terminate()
 
@@ -54,7 +56,9 @@ async def test_a_session_that_stops_inside_a_transaction_blocks_nobody_for_ever(
 async def test_who_waits_for_a_lock_is_told(url: str, db: Database) -> None:
     holder = await asyncpg.connect(url)
     await holder.execute("BEGIN")
-    await audit.append_entry(holder, actor="a", role="", action="x", object="", at_ns=1, events=())
+    await audit.append_entry(
+        holder, audit.AuditedAct(actor="a", role="", action="x", object="", at_ns=1), events=()
+    )
     with pytest.raises(Unavailable, match="another session holds"):
         await append(db)
     await holder.close()
@@ -110,12 +114,9 @@ async def test_a_disk_that_is_full(own_postgres: Postgres, small_disk: Path) -> 
                     words = {"words": os.urandom(20_000).hex(), "number": number}
                     await audit.append_entry(
                         conn,
-                        actor="a",
-                        role="",
-                        action="x",
-                        object="",
-                        at_ns=1,
-                        after=words,
+                        audit.AuditedAct(
+                            actor="a", role="", action="x", object="", at_ns=1, after=words
+                        ),
                         events=(),
                     )
         assert caught.value.metadata == {"sqlstate": "53100"}

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from drey_core.errors import Internal
-from drey_runtime.audit import append_entry
+from drey_runtime.audit import AuditedAct, append_entry
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Connection, Database
 from drey_runtime.event_log import (
@@ -23,7 +23,7 @@ from drey_runtime.event_log import (
     read_events,
     record_events,
 )
-from drey_runtime.jobs import JobState, JobStore, record_job
+from drey_runtime.jobs import JobEnd, JobState, JobStore, NewJob, record_job
 from drey_runtime.listening import NoticeListener
 from drey_stack import Postgres
 
@@ -238,7 +238,9 @@ async def test_a_commit_is_heard(db: Database) -> None:
             await tell(conn, "a", "b")
         await until(lambda: len(heard) == 1)
         async with db.begin_transaction() as conn:
-            await append_entry(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
+            await append_entry(
+                conn, AuditedAct(actor="a", role="", action="x", object="", at_ns=1), events=()
+            )
         await until(lambda: len(heard) == 2)
 
 
@@ -247,17 +249,19 @@ async def test_a_job_tells_of_its_states_and_not_of_its_progress(db: Database) -
     start = await begin(db)
     async with db.begin_transaction() as conn:
         job = await store.create_job(
-            conn, kind="restore", principal="ann", role="restorer", payload=b""
+            conn, NewJob(kind="restore", principal="ann", role="restorer", payload=b"")
         )
     claim = await store.claim_job(job.id, "w1", 5.0, ["restore"])
     assert claim.job is not None
     running_job = await store.store_progress(claim.job, 5.0, 1, 2, "writing")
     async with db.begin_transaction() as conn:
         await store.request_cancel(conn, job.id, "enough")
-    await store.finish_job(running_job, JobState.CANCELLED)
+    await store.finish_job(running_job, JobEnd(JobState.CANCELLED))
     async with db.begin_transaction() as conn:
         done = await record_job(
-            conn, kind="import", principal="bob", role="editor", total=1, result="", begin_ns=1
+            conn,
+            NewJob(kind="import", principal="bob", role="editor", total=1, result=""),
+            begin_ns=1,
         )
     told = [
         (event.principal, event.change.id, event.change.kind, event.change.name, event.change.state)

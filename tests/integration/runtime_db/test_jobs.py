@@ -14,12 +14,14 @@ from drey_runtime.jobs import (
     Job,
     JobChanges,
     JobContext,
+    JobEnd,
     JobFilter,
     JobKind,
     JobLost,
     JobState,
     JobStore,
     JobWorker,
+    NewJob,
 )
 
 from .conftest import running, until
@@ -35,7 +37,7 @@ def store(db: Database) -> JobStore:
 async def create(db: Database, store: JobStore, **fields: Any) -> Job:
     given = {"kind": "snapshot", "principal": "ann", "role": "operator", "payload": b"p"}
     async with db.begin_transaction() as conn:
-        return await store.create_job(conn, **{**given, **fields})
+        return await store.create_job(conn, NewJob(**{**given, **fields}))
 
 
 def worker(store: JobStore, kind: JobKind | Callable[..., Any], **options: Any) -> JobWorker:
@@ -85,7 +87,7 @@ async def test_a_rolled_back_creation_leaves_nothing(db: Database, store: JobSto
     with pytest.raises(ZeroDivisionError):
         async with db.begin_transaction() as conn:
             job = await store.create_job(
-                conn, kind="snapshot", principal="a", role="b", payload=b""
+                conn, NewJob(kind="snapshot", principal="a", role="b", payload=b"")
             )
             raise ZeroDivisionError
     with pytest.raises(NotFound):
@@ -105,10 +107,10 @@ async def test_an_expired_lease_is_taken_and_fences_the_former_owner(
     with pytest.raises(JobLost):
         await store.store_progress(first, 5, 1, 2, "reading")
     with pytest.raises(JobLost):
-        await store.finish_job(first, JobState.SUCCEEDED)
-    done = await store.finish_job(second, JobState.SUCCEEDED, result="snapshots/7")
+        await store.finish_job(first, JobEnd(JobState.SUCCEEDED))
+    done = await store.finish_job(second, JobEnd(JobState.SUCCEEDED, result="snapshots/7"))
     assert (done.state, done.result, done.error) == (JobState.SUCCEEDED, "snapshots/7", None)
-    assert (await store.finish_job(second, JobState.SUCCEEDED)).revision == done.revision
+    assert (await store.finish_job(second, JobEnd(JobState.SUCCEEDED))).revision == done.revision
 
 
 async def test_attempts_are_bounded_and_the_end_says_why(db: Database, store: JobStore) -> None:
@@ -161,7 +163,7 @@ async def test_cancel(db: Database, store: JobStore) -> None:
     await store.claim_job(taken.id, "w", 60, KINDS)
     held = (await store.claim_job(done.id, "w", 60, KINDS)).job
     assert held is not None
-    await store.finish_job(held, JobState.SUCCEEDED)
+    await store.finish_job(held, JobEnd(JobState.SUCCEEDED))
     async with db.begin_transaction() as conn:
         assert (await store.request_cancel(conn, queued.id, "x")).state is JobState.CANCELLED
         assert (await store.request_cancel(conn, queued.id, "x")).state is JobState.CANCELLED
@@ -196,7 +198,7 @@ async def test_watch_shows_each_state_to_the_end(
         await until(lambda: len(seen) == 2)
         held = await other.store_progress(held, 5, 3, 10, "reading")
         await until(lambda: len(seen) == 3)
-        await other.finish_job(held, JobState.SUCCEEDED)
+        await other.finish_job(held, JobEnd(JobState.SUCCEEDED))
         async with asyncio.timeout(60):
             await task
     assert seen == [

@@ -17,6 +17,7 @@ from drey_runtime.jobs import (
     JobState,
     JobStore,
     JobWorker,
+    NewJob,
     record_job,
 )
 from drey_runtime.jobs.runner import Handler
@@ -47,15 +48,19 @@ async def made(db: Database) -> int:
 
 
 async def test_work_that_is_done_is_noted_with_it(db: Database, store: JobStore) -> None:
-    fields = {"kind": "snapshot", "principal": "ann", "role": "operator", "begin_ns": 5}
+    fields = {"kind": "snapshot", "principal": "ann", "role": "operator"}
     with pytest.raises(ZeroDivisionError):
         async with db.begin_transaction() as conn:
-            undone = await record_job(conn, total=7, result="snapshots/1", **fields)
+            undone = await record_job(
+                conn, NewJob(total=7, result="snapshots/1", **fields), begin_ns=5
+            )
             raise ZeroDivisionError
     with pytest.raises(NotFound):
         await store.get_job(undone.id)
     async with db.begin_transaction() as conn:
-        made = await record_job(conn, total=7, result="snapshots/2", job_id=new_id(), **fields)
+        made = await record_job(
+            conn, NewJob(total=7, result="snapshots/2", job_id=new_id(), **fields), begin_ns=5
+        )
     assert await store.get_job(made.id) == made
     assert (made.state, made.attempts, made.result) == (JobState.SUCCEEDED, 1, "snapshots/2")
     assert (made.done, made.total, made.start_time_ns) == (7, 7, 5)

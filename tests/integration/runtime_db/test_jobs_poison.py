@@ -9,7 +9,7 @@ import pytest
 
 from drey_runtime.clock import new_id
 from drey_runtime.database import Database
-from drey_runtime.jobs import JobContext, JobKind, JobState, JobStore, JobWorker
+from drey_runtime.jobs import JobContext, JobKind, JobState, JobStore, JobWorker, NewJob
 
 from .conftest import running, until
 from .test_jobs import until_listening
@@ -52,7 +52,7 @@ async def test_poison_among_notices_ends_nobody(
     async with running(worker):
         await until_listening(db)
         async with db.begin_transaction() as conn:
-            other = await store.create_job(conn, kind="other", **fields)
+            other = await store.create_job(conn, NewJob(kind="other", **fields))
         unknown = f"{new_id()} 1 queued mine"
         wrong_kind = f"{other.id} 1 queued mine"
         # of a version that says more, has another state, or other kinds
@@ -60,7 +60,7 @@ async def test_poison_among_notices_ends_nobody(
         with caplog.at_level(logging.ERROR):
             await say(db, *NO_NOTICES, unknown, wrong_kind, *later)
             async with db.begin_transaction() as conn:
-                job = await store.create_job(conn, kind="mine", **fields)
+                job = await store.create_job(conn, NewJob(kind="mine", **fields))
             await until(lambda: done == [job.id], 60)
     assert sum("thrown away" in record.message for record in caplog.records) == len(NO_NOTICES)
     assert (await store.get_job(other.id)).state is JobState.QUEUED
@@ -78,7 +78,9 @@ async def test_a_revision_that_never_was_ends_nobody(db: Database) -> None:
     seen: list[int] = []
     async with running(JobWorker(store, {"k": JobKind(handler)}, owner="w")):
         async with db.begin_transaction() as conn:
-            job = await store.create_job(conn, kind="k", principal="p", role="r", payload=b"")
+            job = await store.create_job(
+                conn, NewJob(kind="k", principal="p", role="r", payload=b"")
+            )
         await begun.wait()
         with store.changes.listen_to_job(job.id, seen.append):
             await say(db, f"{job.id} {2**70} running k", f"{job.id} -1 running k")
@@ -97,7 +99,9 @@ async def test_what_postgres_cannot_hold_does_not_end_a_worker(db: Database) -> 
     store = JobStore(db)
     async with running(JobWorker(store, {"k": JobKind(handler)}, owner="w", sweep_s=0.05)):
         async with db.begin_transaction() as conn:
-            job = await store.create_job(conn, kind="k", principal="p", role="r", payload=b"")
+            job = await store.create_job(
+                conn, NewJob(kind="k", principal="p", role="r", payload=b"")
+            )
         ended = await store.wait(job.id, 60)
     assert ended.state is JobState.SUCCEEDED
     assert (ended.done, ended.total) == (2**63 - 1, -(2**63))
@@ -106,7 +110,7 @@ async def test_what_postgres_cannot_hold_does_not_end_a_worker(db: Database) -> 
 async def test_a_reason_of_a_later_version_can_be_read(db: Database) -> None:
     store = JobStore(db)
     async with db.begin_transaction() as conn:
-        job = await store.create_job(conn, kind="k", principal="p", role="r", payload=b"")
+        job = await store.create_job(conn, NewJob(kind="k", principal="p", role="r", payload=b""))
         await conn.execute(
             "UPDATE jobs.job SET state = 'failed', error_reason = 9999, error_message = 'why'"
         )

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 
-from drey_runtime.audit import append_entry
+from drey_runtime.audit import AuditedAct, append_entry
 from drey_runtime.clock import now_ns
 from drey_runtime.database import Database
 from drey_runtime.event_log import (
@@ -126,7 +126,9 @@ async def test_audit_and_forgetting_work_as_the_application(postgres: Postgres, 
         database.begin_transaction() as conn,
     ):
         assert (
-            await append_entry(conn, actor="a", role="", action="x", object="", at_ns=1, events=())
+            await append_entry(
+                conn, AuditedAct(actor="a", role="", action="x", object="", at_ns=1), events=()
+            )
             == 1
         )
         insert = "INSERT INTO idem.request VALUES ('m', 'p', $1, '', '', $2)"

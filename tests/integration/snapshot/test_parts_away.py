@@ -10,6 +10,7 @@ import pytest
 from drey.common.v1 import selector_pb2
 from drey.snapshot.v1 import snapshot_pb2
 from drey.snapshot.v1 import snapshot_service_pb2 as rpc
+from drey_runtime.jobs import NewJob
 
 EVERYTHING = selector_pb2.Selector(all=True)
 
@@ -92,7 +93,7 @@ async def test_a_job_whose_maker_died_is_done_all_the_same(site, edition: int) -
         store = JobStore(db)
         async with db.begin_transaction() as conn:
             job = await store.create_job(
-                conn, kind="snapshot", principal="gone", role="operator", payload=payload
+                conn, NewJob(kind="snapshot", principal="gone", role="operator", payload=payload)
             )
         ended = await store.wait(job.id, 60)
         # queued once more, as after a worker's death behind its last commit: no second one

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from drey_core.errors import NotFound, Reason, Unavailable
-from drey_runtime.audit import GENESIS, canonical_json, chain_hash
+from drey_runtime.audit import GENESIS, HashedRow, canonical_json, chain_hash
 from drey_runtime.database import guard_connection, is_unavailable
 from drey_runtime.jobs import JobState
 from drey_runtime.jobs.changes import JobNotice, decode_notice
@@ -25,7 +27,7 @@ def test_canonical_json_ignores_order_and_refuses_nan() -> None:
         canonical_json({"x": float("nan")})
 
 
-FIELDS = {
+FIELDS: dict[str, Any] = {
     "seq": 1,
     "at_ns": 2,
     "actor": "ann",
@@ -40,7 +42,7 @@ FIELDS = {
 
 def test_the_hash_of_a_row_is_fixed() -> None:
     """Rows written by an older version must verify: this value may never change."""
-    assert chain_hash(GENESIS, **FIELDS).hex() == GOLDEN
+    assert chain_hash(GENESIS, HashedRow(**FIELDS)).hex() == GOLDEN
 
 
 GOLDEN = "3382e5aa447608ef643ab3cca2bee4cb4fabf8a0efbffc9ff5b819396440c5b0"
@@ -50,8 +52,10 @@ GOLDEN = "3382e5aa447608ef643ab3cca2bee4cb4fabf8a0efbffc9ff5b819396440c5b0"
 def test_each_field_is_in_the_hash(name: str) -> None:
     changed = dict(FIELDS)
     changed[name] = 7 if isinstance(FIELDS[name], int) else "other"
-    assert chain_hash(GENESIS, **changed) != chain_hash(GENESIS, **FIELDS)
-    assert chain_hash(bytes(31) + b"\1", **FIELDS) != chain_hash(GENESIS, **FIELDS)
+    assert chain_hash(GENESIS, HashedRow(**changed)) != chain_hash(GENESIS, HashedRow(**FIELDS))
+    assert chain_hash(bytes(31) + b"\1", HashedRow(**FIELDS)) != chain_hash(
+        GENESIS, HashedRow(**FIELDS)
+    )
 
 
 def test_the_lock_of_a_lease_is_fixed() -> None:

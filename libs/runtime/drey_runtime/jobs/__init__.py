@@ -10,9 +10,11 @@ from drey_runtime.jobs.model import (
     ClaimVerdict,
     ImportResult,
     Job,
+    JobEnd,
     JobError,
     JobLost,
     JobState,
+    NewJob,
 )
 from drey_runtime.jobs.store import LEASE_HELD, JobFilter, JobStore, record_job
 from drey_runtime.jobs.worker import JobKind, JobWorker
@@ -26,6 +28,7 @@ __all__ = [
     "JobCancelled",
     "JobChanges",
     "JobContext",
+    "JobEnd",
     "JobError",
     "JobFilter",
     "JobKind",
@@ -33,5 +36,6 @@ __all__ = [
     "JobState",
     "JobStore",
     "JobWorker",
+    "NewJob",
     "record_job",
 ]

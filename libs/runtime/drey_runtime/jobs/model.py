@@ -44,6 +44,41 @@ class JobError:
 
 
 @dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job that is to be made.
+
+    `rerun=False` is for work that must not be begun twice, and that has a row of its own which
+    says how it ended. Such a job ends `interrupted` when its worker dies. It ends in no other
+    way without its handler, which is called for one that was cancelled in the queue too, and
+    looks at the start deadline itself. Any other job that is not begun within
+    `start_within_s` fails with DEADLINE_EXCEEDED instead of firing late.
+    """
+
+    kind: str
+    principal: str
+    role: str
+    payload: bytes = b""
+    job_id: str | None = None
+    total: int = 0
+    result: str = ""
+    rerun: bool = True
+    max_attempts: int = 5
+    start_within_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How a job ends. An empty `result`, and what is None, leave what the row says."""
+
+    state: JobState
+    result: str = ""
+    error: JobError | None = None
+    done: int | None = None
+    total: int | None = None
+    phase: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ImportResult:
     """What an import did, in rows of its file and in PVs; kept in `Job.result` as text."""
 

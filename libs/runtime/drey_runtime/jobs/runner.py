@@ -13,7 +13,7 @@ from drey_core.errors import DreyError, Internal, Reason, Unavailable
 from drey_runtime import telemetry
 from drey_runtime.database import Connection
 from drey_runtime.jobs.context import JobCancelled, JobContext
-from drey_runtime.jobs.model import Job, JobError, JobLost, JobState
+from drey_runtime.jobs.model import Job, JobEnd, JobError, JobLost, JobState
 from drey_runtime.jobs.store import JobStore
 from drey_runtime.retrying import backoff_delay
 
@@ -90,9 +90,11 @@ class JobRunner:
         await self._tell_interrupted()
         await self._store.finish_job(
             self._job,
-            JobState.INTERRUPTED,
-            error=JobError.error_of_exception(
-                Internal("its worker stopped in the middle; it is not repeated on its own")
+            JobEnd(
+                JobState.INTERRUPTED,
+                error=JobError.error_of_exception(
+                    Internal("its worker stopped in the middle; it is not repeated on its own")
+                ),
             ),
         )
 
@@ -165,30 +167,17 @@ class JobRunner:
     async def _finish_job(
         self, state: JobState, *, result: str = "", error: JobError | None = None
     ) -> None:
-        context = self._context
-        await self._store.finish_job(
-            self._job,
-            state,
-            result=result or context.result,
-            error=error,
-            done=context.done,
-            total=context.total,
-            phase=context.phase,
-        )
+        await self._store.finish_job(self._job, self._end_as(state, result, error))
 
     async def _finish_in(
         self, conn: Connection, state: JobState, result: str, error: JobError | None
     ) -> Job | None:
+        return await self._store.finish_in(conn, self._job, self._end_as(state, result, error))
+
+    def _end_as(self, state: JobState, result: str, error: JobError | None) -> JobEnd:
         context = self._context
-        return await self._store.finish_in(
-            conn,
-            self._job,
-            state,
-            result=result,
-            error=error,
-            done=context.done,
-            total=context.total,
-            phase=context.phase,
+        return JobEnd(
+            state, result or context.result, error, context.done, context.total, context.phase
         )
 
     async def _retry_crashed(self, why: str) -> None:

@@ -23,7 +23,16 @@ from drey_runtime import telemetry
 from drey_runtime.clock import new_id, now_ns
 from drey_runtime.database import Connection, Database, Record
 from drey_runtime.jobs.changes import JobChanges
-from drey_runtime.jobs.model import Claim, ClaimVerdict, Job, JobError, JobLost, JobState
+from drey_runtime.jobs.model import (
+    Claim,
+    ClaimVerdict,
+    Job,
+    JobEnd,
+    JobError,
+    JobLost,
+    JobState,
+    NewJob,
+)
 from drey_runtime.listening import wait_for_event
 
 _POLL_S = 1.0
@@ -121,17 +130,7 @@ LEASE_HELD = (
 `jobs.job` while this claim of it holds. Lock the row too (FOR SHARE), so that it stays true."""
 
 
-async def record_job(
-    conn: Connection,
-    *,
-    kind: str,
-    principal: str,
-    role: str,
-    total: int,
-    result: str,
-    begin_ns: int,
-    job_id: str | None = None,
-) -> Job:
+async def record_job(conn: Connection, job: NewJob, *, begin_ns: int) -> Job:
     """Note work that is done in the caller's transaction as a job that has succeeded.
 
     For work that its caller waits for in any case: nobody sees it before it is done, and where
@@ -139,12 +138,12 @@ async def record_job(
     """
     row = await conn.fetchrow(
         _RECORD,
-        job_id or new_id(),
-        kind,
-        principal,
-        role,
-        total,
-        result,
+        job.job_id or new_id(),
+        job.kind,
+        job.principal,
+        job.role,
+        job.total,
+        job.result,
         begin_ns,
         now_ns(),
         telemetry.trace_id(),
@@ -195,42 +194,22 @@ class JobStore:
         self._database = database
         self.changes = JobChanges(database.url)
 
-    async def create_job(
-        self,
-        conn: Connection,
-        *,
-        kind: str,
-        principal: str,
-        role: str,
-        payload: bytes,
-        job_id: str | None = None,
-        total: int = 0,
-        result: str = "",
-        rerun: bool = True,
-        max_attempts: int = 5,
-        start_within_s: float | None = None,
-    ) -> Job:
-        """Add a queued job in the caller's transaction; its commit tells the workers.
-
-        `rerun=False` is for work that must not be begun twice, and that has a row of its own which
-        says how it ended. Such a job ends `interrupted` when its worker dies. It ends in no other
-        way without its handler, which is called for one that was cancelled in the queue too, and
-        looks at the start deadline itself. Any other job that is not begun within
-        `start_within_s` fails with DEADLINE_EXCEEDED instead of firing late.
-        """
+    async def create_job(self, conn: Connection, job: NewJob) -> Job:
+        """Add a queued job in the caller's transaction; its commit tells the workers."""
         now = now_ns()
+        start_by_ns = 0 if job.start_within_s is None else now + _to_ns(job.start_within_s)
         row = await conn.fetchrow(
             _CREATE,
-            job_id or new_id(),
-            kind,
-            principal,
-            role,
-            payload,
-            total,
-            result,
-            rerun,
-            max_attempts,
-            0 if start_within_s is None else now + _to_ns(start_within_s),
+            job.job_id or new_id(),
+            job.kind,
+            job.principal,
+            job.role,
+            job.payload,
+            job.total,
+            job.result,
+            job.rerun,
+            job.max_attempts,
+            start_by_ns,
             now,
             telemetry.trace_id(),
             telemetry.trace_headers().get("traceparent", ""),
@@ -310,56 +289,31 @@ class JobStore:
             raise JobLost(job.id)
         return _to_job(row)
 
-    async def finish_job(
-        self,
-        job: Job,
-        state: JobState,
-        *,
-        result: str = "",
-        error: JobError | None = None,
-        done: int | None = None,
-        total: int | None = None,
-        phase: str | None = None,
-    ) -> Job:
-        """End a job that we hold. Repeating it after a lost connection is harmless. JobLost.
-
-        An empty `result` leaves what was there.
-        """
+    async def finish_job(self, job: Job, end: JobEnd) -> Job:
+        """End a job that we hold. Repeating it after a lost connection is harmless. JobLost."""
         async with self._database.acquire_connection() as conn:
-            ended = await self.finish_in(
-                conn, job, state, result=result, error=error, done=done, total=total, phase=phase
-            )
+            ended = await self.finish_in(conn, job, end)
         return ended or await self._finished_before(job)
 
-    async def finish_in(
-        self,
-        conn: Connection,
-        job: Job,
-        state: JobState,
-        *,
-        result: str = "",
-        error: JobError | None = None,
-        done: int | None = None,
-        total: int | None = None,
-        phase: str | None = None,
-    ) -> Job | None:
+    async def finish_in(self, conn: Connection, job: Job, end: JobEnd) -> Job | None:
         """As `finish`, in the caller's transaction; None where the job is not ours any more."""
-        if not state.ended:
-            raise Internal(f"{state} is no end of a job")
+        if not end.state.ended:
+            raise Internal(f"{end.state} is no end of a job")
+        error = end.error
         row = await conn.fetchrow(
             _FINISH,
             job.id,
             job.owner,
             job.term,
-            str(state),
-            _clean_text(result),
+            str(end.state),
+            _clean_text(end.result),
             int(error.reason) if error else 0,
             _clean_text(error.field) if error else "",
             _clean_text(error.message) if error else "",
             now_ns(),
-            job.done if done is None else _clip_count(done),
-            job.total if total is None else _clip_count(total),
-            job.phase if phase is None else _clean_text(phase),
+            job.done if end.done is None else _clip_count(end.done),
+            job.total if end.total is None else _clip_count(end.total),
+            job.phase if end.phase is None else _clean_text(end.phase),
         )
         return None if row is None else _to_job(row)
 

@@ -87,14 +87,16 @@ class JobServicer:
             job = await self._store.request_cancel(conn, request.id, request.reason)
             await audit.append_entry(
                 conn,
-                actor=principal.name,
-                role=principal.roles_text,
-                action="job.cancel",
-                object=f"jobs/{job.id}",
-                after={"kind": job.kind, "reason": request.reason},
-                at_ns=now_ns(),
-                request_id=principal.request_id,
-                events=(),  # the job tables tell of it
+                audit.AuditedAct(
+                    actor=principal.name,
+                    role=principal.roles_text,
+                    action="job.cancel",
+                    object=f"jobs/{job.id}",
+                    after={"kind": job.kind, "reason": request.reason},
+                    at_ns=now_ns(),
+                    request_id=principal.request_id,
+                ),
+                events=(),
             )
         return pb.CancelJobResponse(job=job_to_proto(job))
 

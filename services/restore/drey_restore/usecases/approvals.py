@@ -149,19 +149,21 @@ class Approvals:
         await self._store.decide_approval(conn, decided)
         await audit.append_entry(
             conn,
-            actor=principal.name,
-            role=principal.roles_text,
-            action=f"plan.{act}",
-            object=f"plans/{plan.id}",
-            after={
-                "digest": plan.digest,
-                "requester": waiting.requester,
-                "reason": asked.reason,
-                "pvs": waiting.pvs,
-                "expire_time_ns": expire,
-            },
-            at_ns=now,
-            request_id=asked.request_id,
+            audit.AuditedAct(
+                actor=principal.name,
+                role=principal.roles_text,
+                action=f"plan.{act}",
+                object=f"plans/{plan.id}",
+                after={
+                    "digest": plan.digest,
+                    "requester": waiting.requester,
+                    "reason": asked.reason,
+                    "pvs": waiting.pvs,
+                    "expire_time_ns": expire,
+                },
+                at_ns=now,
+                request_id=asked.request_id,
+            ),
             events=[
                 ResourceChange(
                     Resource.PLAN,

@@ -17,7 +17,7 @@ from drey_runtime.admission import Room
 from drey_runtime.clock import new_id
 from drey_runtime.database import Connection
 from drey_runtime.event_log import EventKind, Resource, ResourceChange
-from drey_runtime.jobs import JobStore
+from drey_runtime.jobs import JobStore, NewJob
 
 JOB_KIND = "restore"
 MOST_OPEN = 32
@@ -69,30 +69,34 @@ class Beginning:
         restore_id = new_id()
         job = await self._jobs.create_job(
             conn,
-            kind=JOB_KIND,
-            principal=restore.principal,
-            role=restore.role,
-            payload=restore_id.encode(),
-            total=len(items.writes),
-            result=f"restores/{restore_id}",
-            rerun=False,
+            NewJob(
+                kind=JOB_KIND,
+                principal=restore.principal,
+                role=restore.role,
+                payload=restore_id.encode(),
+                total=len(items.writes),
+                result=f"restores/{restore_id}",
+                rerun=False,
+            ),
         )
         restore = replace(restore, id=restore_id, job_id=job.id)
         await self._store.insert_restore(conn, restore)
         await audit.append_entry(
             conn,
-            actor=restore.principal,
-            role=restore.role,
-            action=action,
-            object=f"restores/{restore.id}",
-            after={
-                "plan_id": restore.plan_id,
-                "plan_digest": restore.plan_digest,
-                "snapshot_id": restore.snapshot_id,
-                **after,
-            },
-            at_ns=restore.create_time_ns,
-            request_id=request_id,
+            audit.AuditedAct(
+                actor=restore.principal,
+                role=restore.role,
+                action=action,
+                object=f"restores/{restore.id}",
+                after={
+                    "plan_id": restore.plan_id,
+                    "plan_digest": restore.plan_digest,
+                    "snapshot_id": restore.snapshot_id,
+                    **after,
+                },
+                at_ns=restore.create_time_ns,
+                request_id=request_id,
+            ),
             events=[
                 *events,
                 ResourceChange(Resource.RESTORE, EventKind.CREATED, restore.id, state="waiting"),

@@ -153,20 +153,22 @@ class Ending:
         )
         await audit.append_entry(
             conn,
-            actor=restore.principal,
-            role=restore.role,
-            action=f"restore.{state.name.lower()}",
-            object=f"restores/{restore.id}",
-            before={"plan_digest": restore.plan_digest, "state": restore.state.name.lower()},
-            after={
-                "verdicts": {v.name.lower(): counts[v] for v in Verdict if counts[v]},
-                "all_verified": ended.all_verified,
-                "may_still_fire": len(held.numbers) if held is not None else 0,
-                "interfered": restore.interfered,
-                "error": ended.error_message,
-                "abort_reason": restore.abort_reason,
-            },
-            at_ns=ended_ns,
+            audit.AuditedAct(
+                actor=restore.principal,
+                role=restore.role,
+                action=f"restore.{state.name.lower()}",
+                object=f"restores/{restore.id}",
+                before={"plan_digest": restore.plan_digest, "state": restore.state.name.lower()},
+                after={
+                    "verdicts": {v.name.lower(): counts[v] for v in Verdict if counts[v]},
+                    "all_verified": ended.all_verified,
+                    "may_still_fire": len(held.numbers) if held is not None else 0,
+                    "interfered": restore.interfered,
+                    "error": ended.error_message,
+                    "abort_reason": restore.abort_reason,
+                },
+                at_ns=ended_ns,
+            ),
             events=[
                 ResourceChange(
                     Resource.RESTORE,

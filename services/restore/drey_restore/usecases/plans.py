@@ -213,21 +213,23 @@ class Plans:
             await self._store.insert_approval(conn, plan.approval)
         await audit.append_entry(
             conn,
-            actor=plan.principal,
-            role=plan.role,
-            action="plan.create",
-            object=f"plans/{plan.id}",
-            after={
-                "snapshot_id": plan.snapshot_id,
-                "undoes_restore_id": plan.undoes_restore_id or "",
-                "given_values": given,
-                "digest": plan.digest,
-                "pvs": plan.pvs,
-                "writes": plan.writes,
-                "under_approval": 0 if plan.approval is None else plan.approval.pvs,
-            },
-            at_ns=plan.create_time_ns,
-            request_id=request_id,
+            audit.AuditedAct(
+                actor=plan.principal,
+                role=plan.role,
+                action="plan.create",
+                object=f"plans/{plan.id}",
+                after={
+                    "snapshot_id": plan.snapshot_id,
+                    "undoes_restore_id": plan.undoes_restore_id or "",
+                    "given_values": given,
+                    "digest": plan.digest,
+                    "pvs": plan.pvs,
+                    "writes": plan.writes,
+                    "under_approval": 0 if plan.approval is None else plan.approval.pvs,
+                },
+                at_ns=plan.create_time_ns,
+                request_id=request_id,
+            ),
             events=[
                 ResourceChange(
                     Resource.PLAN,

@@ -169,12 +169,14 @@ class Restores:
             await self._store.request_abort(conn, restore_id, reason, roll_back=roll_back)
             await audit.append_entry(
                 conn,
-                actor=principal.name,
-                role=principal.roles_text,
-                action="restore.abort",
-                object=f"restores/{restore.id}",
-                after={"reason": reason, "roll_back": roll_back},
-                at_ns=self._clock(),
+                audit.AuditedAct(
+                    actor=principal.name,
+                    role=principal.roles_text,
+                    action="restore.abort",
+                    object=f"restores/{restore.id}",
+                    after={"reason": reason, "roll_back": roll_back},
+                    at_ns=self._clock(),
+                ),
                 events=[_updated_change(restore)],
             )
             ended = await self._end_waiting(conn, await self._store.lock_restore(conn, restore_id))
@@ -285,11 +287,13 @@ class Restores:
                 await self._store.set_pause(conn, restore_id, pause=pause)
                 await audit.append_entry(
                     conn,
-                    actor=principal.name,
-                    role=principal.roles_text,
-                    action=f"restore.{word}",
-                    object=f"restores/{restore.id}",
-                    at_ns=self._clock(),
+                    audit.AuditedAct(
+                        actor=principal.name,
+                        role=principal.roles_text,
+                        action=f"restore.{word}",
+                        object=f"restores/{restore.id}",
+                        at_ns=self._clock(),
+                    ),
                     events=[_updated_change(restore)],
                 )
         self._running.hold_restore(restore_id, pause=pause)

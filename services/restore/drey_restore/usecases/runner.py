@@ -26,7 +26,7 @@ from drey_restore.usecases.start_check import StartCheck
 from drey_restore.usecases.verifier import Verifier
 from drey_restore.usecases.writer import SetpointWriter
 from drey_runtime.database import Connection
-from drey_runtime.jobs import Job, JobContext, JobError, JobLost, JobState, JobStore
+from drey_runtime.jobs import Job, JobContext, JobEnd, JobError, JobLost, JobState, JobStore
 
 
 class Runner:
@@ -121,7 +121,7 @@ class Runner:
 
     def _end_claimed(self, job: Job) -> EndJob:
         async def end_restore(conn: Connection, state: JobState, *, error: JobError | None) -> None:
-            if await self._jobs.finish_in(conn, job, state, error=error) is None:
+            if await self._jobs.finish_in(conn, job, JobEnd(state, error=error)) is None:
                 raise JobLost(job.id)
 
         return end_restore

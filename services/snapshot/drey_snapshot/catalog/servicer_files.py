@@ -19,7 +19,7 @@ from drey_runtime.app_memory import give_back
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import new_id, new_ids, now_ns
 from drey_runtime.database import allow_idle
-from drey_runtime.jobs import ImportResult, record_job
+from drey_runtime.jobs import ImportResult, NewJob, record_job
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import in_chunks
 from drey_snapshot.catalog.domain.changes import CatalogState, Counters
@@ -153,11 +153,13 @@ async def _import_job(scene: Scene, plan: Plan, begin_ns: int) -> str:
     principal = current_principal.get()
     job = await record_job(
         scene.conn,
-        kind=_JOB_KIND,
-        principal=principal.name,
-        role=principal.roles_text,
-        total=plan.rows,
-        result=ImportResult(plan.rows, plan.added, plan.changed, plan.unchanged).to_text(),
+        NewJob(
+            kind=_JOB_KIND,
+            principal=principal.name,
+            role=principal.roles_text,
+            total=plan.rows,
+            result=ImportResult(plan.rows, plan.added, plan.changed, plan.unchanged).to_text(),
+        ),
         begin_ns=begin_ns,
     )
     return job.id

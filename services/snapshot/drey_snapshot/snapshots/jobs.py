@@ -20,6 +20,7 @@ from drey_runtime.jobs import (
     JobKind,
     JobState,
     JobStore,
+    NewJob,
     record_job,
 )
 from drey_runtime.waiting import Turns
@@ -120,12 +121,14 @@ class SnapshotJobs:
                     raise _Repeated(slot.seen.decode())
                 job = await record_job(
                     conn,
-                    job_id=maker.job_id,
-                    kind=JOB_KIND,
-                    principal=maker.principal,
-                    role=maker.role,
-                    total=len(scope.rows),
-                    result=_RESULT + snapshot_id,
+                    NewJob(
+                        job_id=maker.job_id,
+                        kind=JOB_KIND,
+                        principal=maker.principal,
+                        role=maker.role,
+                        total=len(scope.rows),
+                        result=_RESULT + snapshot_id,
+                    ),
                     begin_ns=begin_ns,
                 )
                 slot.response = job.id.encode()
@@ -161,12 +164,14 @@ class SnapshotJobs:
                     raise _Repeated(slot.seen.decode())
                 await self._store.create_job(
                     conn,
-                    kind=JOB_KIND,
-                    principal=principal.name,
-                    role=principal.roles_text,
-                    payload=payload,
-                    job_id=job_id,
-                    total=len(scope.rows),
+                    NewJob(
+                        kind=JOB_KIND,
+                        principal=principal.name,
+                        role=principal.roles_text,
+                        payload=payload,
+                        job_id=job_id,
+                        total=len(scope.rows),
+                    ),
                 )
                 slot.response = job_id.encode()
             return await self._wait_finished(job_id, wait_s)

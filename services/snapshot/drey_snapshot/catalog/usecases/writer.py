@@ -99,14 +99,16 @@ class CatalogWriter:
                     written = changes
                     await audit.append_entry(
                         conn,
-                        actor=principal.name,
-                        role=principal.roles_text,
-                        action=act.action,
-                        object=act.object,
-                        before=act.before,
-                        after=act.after,
-                        at_ns=changes.now_ns,
-                        request_id=call.request_id,
+                        audit.AuditedAct(
+                            actor=principal.name,
+                            role=principal.roles_text,
+                            action=act.action,
+                            object=act.object,
+                            before=act.before,
+                            after=act.after,
+                            at_ns=changes.now_ns,
+                            request_id=call.request_id,
+                        ),
                         events=events_of(changes, state),
                     )
                 slot.response = act.response

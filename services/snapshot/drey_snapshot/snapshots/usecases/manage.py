@@ -222,14 +222,16 @@ class Manager:
         await self._store.replace_labels(conn, record.no, labels)
         await audit.append_entry(
             conn,
-            actor=principal.name,
-            role=principal.roles_text,
-            action=action,
-            object=f"snapshots/{record.facts.id}",
-            before=before,
-            after=after,
-            at_ns=now_ns(),
-            request_id=principal.request_id,
+            audit.AuditedAct(
+                actor=principal.name,
+                role=principal.roles_text,
+                action=action,
+                object=f"snapshots/{record.facts.id}",
+                before=before,
+                after=after,
+                at_ns=now_ns(),
+                request_id=principal.request_id,
+            ),
             events=events,
         )
 

@@ -381,13 +381,15 @@ class Taker:
             await finish(conn, facts.id)
             await audit.append_entry(
                 conn,
-                actor=maker.principal,
-                role=maker.role,
-                action="snapshot.take",
-                object=f"snapshots/{facts.id}",
-                after=_audit_fields(facts, labels),
-                at_ns=facts.time_ns,
-                request_id=maker.request_id,
+                audit.AuditedAct(
+                    actor=maker.principal,
+                    role=maker.role,
+                    action="snapshot.take",
+                    object=f"snapshots/{facts.id}",
+                    after=_audit_fields(facts, labels),
+                    at_ns=facts.time_ns,
+                    request_id=maker.request_id,
+                ),
                 events=[
                     ResourceChange(
                         Resource.SNAPSHOT,
