@@ -127,21 +127,26 @@ SELECT count(*) FROM (
     {_CHOSEN} LIMIT $8
 ) AS chosen
 """
-# One row of whole columns: a row of Python's own for each page of each snapshot takes longer than
-# Postgres needs to find them.
-_HISTORY = """
+_HISTORY_OF = """
 SELECT array_agg(page_no), string_agg(value_hash, ''), string_agg(times_hash, ''),
     array_agg(no), array_agg(time_ns), string_agg(uuid_send(id), '')
 FROM (
     SELECT m.page_no, m.value_hash, m.times_hash, s.no, s.time_ns, s.id
-    FROM snapshot.manifest m
-    JOIN snapshot.snapshot s ON s.no = m.snapshot_no
-    JOIN snapshot.label l ON l.snapshot_no = s.no
-    WHERE m.page_no = ANY($1::integer[]) AND ($4 OR l.delete_time_ns = 0)
-        AND ($2::bigint = 0 OR s.time_ns >= $2) AND ($3::bigint = 0 OR s.time_ns < $3)
+    FROM ({chosen}) AS s JOIN snapshot.manifest m ON m.snapshot_no = s.no
+    WHERE m.page_no = ANY($1::integer[])
     ORDER BY s.time_ns DESC, s.no DESC, m.page_no
 ) AS found
 """
+"""One row of whole columns: a row of Python's own for each page of each snapshot takes longer than
+Postgres needs to find them."""
+_LIVING = """
+    SELECT s.no, s.time_ns, s.id
+    FROM snapshot.snapshot s JOIN snapshot.label l ON l.snapshot_no = s.no
+    WHERE ($4 OR l.delete_time_ns = 0)
+        AND ($2::bigint = 0 OR s.time_ns >= $2) AND ($3::bigint = 0 OR s.time_ns < $3)
+"""
+_HISTORY = _HISTORY_OF.format(chosen=_LIVING)
+_NEWEST_HISTORY = _HISTORY_OF.format(chosen=_LIVING + "ORDER BY s.time_ns DESC, s.no DESC LIMIT $5")
 
 
 class ManifestEntry(NamedTuple):
@@ -362,12 +367,24 @@ class SnapshotStore:
         return {row[0]: row[1] for row in await self._read_once(fetch_rows)}
 
     async def read_history(
-        self, pages: Sequence[int], begin: int, end: int, *, deleted: bool = False
+        self,
+        pages: Sequence[int],
+        begin: int,
+        end: int,
+        *,
+        deleted: bool = False,
+        newest: int | None = None,
     ) -> HistoryList:
-        """Some pages through all living snapshots, or deleted ones too: one index range a page."""
+        """Some pages through all living snapshots, or deleted ones too: one index range a page.
+
+        With `newest` through so many snapshots only, which takes the less time the fewer they are.
+        """
 
         async def fetch_history(conn: Connection) -> Row | None:
-            return await conn.fetchrow(_HISTORY, list(pages), begin, end, deleted)
+            chosen = (list(pages), begin, end, deleted)
+            if newest is None:
+                return await conn.fetchrow(_HISTORY, *chosen)
+            return await conn.fetchrow(_NEWEST_HISTORY, *chosen, newest)
 
         row = await self._read_once(fetch_history)
         assert row is not None, "an aggregate has one row"

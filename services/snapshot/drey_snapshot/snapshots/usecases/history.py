@@ -1,7 +1,8 @@
 """One PV through all snapshots: one index range for each of its channels' pages.
 
-The pages of some snapshots are fetched while those of the snapshots before are taken apart, and of
-each page only the slots of the PV are looked at.
+The newest snapshots are listed first, and the others while the pages of these are fetched. The pages
+of some snapshots are fetched while those of the snapshots before are taken apart, and of each page
+only the slots of the PV are looked at.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,9 +26,12 @@ from drey_core.wire_values import MAX_CHUNK_BYTES, wrap_payload
 from drey_runtime.database import Connection, Record
 from drey_snapshot.snapshots.adapters.store import HistoryList, SnapshotFilter, SnapshotStore
 
+T = TypeVar("T")
+
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _FIRST_SNAPSHOTS = 8
 _MOST_SNAPSHOTS = 400
+_FIRST_LISTED = 200
 _HEX = np.array([[*b"%02x" % byte] for byte in range(256)], np.uint8)
 _DIGITS = [place for place in range(36) if place not in (8, 13, 18, 23)]
 """Where the digits of a UUID stand in its usual form."""
@@ -63,6 +68,7 @@ class _Pv:
 class _Group:
     """Entries of some snapshots, and their stored pages, of values and of times."""
 
+    history: HistoryList
     entries: range
     stored: Mapping[PageHash, bytes]
 
@@ -83,13 +89,24 @@ class Historian:
         without labels.
         """
         pv = await self._find_pv(order)
-        pages = np.unique(pv.channels >> PAGE_SHIFT).tolist()
-        history = await self._store.read_history(pages, order.from_time_ns, order.to_time_ns)
-        async with aclosing(self._fetch_groups(history)) as groups:
+        fetched = self._fetch_groups(self._list_parts(pv, order))
+        async with aclosing(_one_ahead(fetched)) as groups:
             async for group in groups:
-                points = await asyncio.to_thread(_point_fields, pv, history, group)
+                points = await asyncio.to_thread(_point_fields, pv, group)
                 for message in chunk_rows(points):
                     yield message
+
+    async def _list_parts(self, pv: _Pv, order: HistoryOrder) -> AsyncGenerator[HistoryList, None]:
+        """The newest snapshots, which are found soon, and the older ones, looked for meanwhile."""
+        pages = np.unique(pv.channels >> PAGE_SHIFT).tolist()
+        bounds = order.from_time_ns, order.to_time_ns
+        looking = asyncio.ensure_future(self._store.read_history(pages, *bounds))
+        try:
+            newest = await self._store.read_history(pages, *bounds, newest=_FIRST_LISTED)
+            yield newest
+            yield _older_part(await looking, newest)
+        finally:
+            await _end_task(looking)
 
     async def snapshots_with(self, chosen: SnapshotFilter) -> list[int]:
         """Numbers of the snapshots that hold the filter's PV, by name or id. `NotFound`.
@@ -114,35 +131,29 @@ class Historian:
             held |= await asyncio.to_thread(_holding_snapshots, pv, listed, values)
         return sorted(held)
 
-    async def _fetch_groups(self, history: HistoryList) -> AsyncGenerator[_Group, None]:
-        """Whole snapshots in groups, the next fetched while the caller looks at one."""
-        starts = np.flatnonzero(np.diff(history.no, prepend=-1)).tolist()
-        ends = [*starts[1:], len(history.no)]
-        start, count = 0, _FIRST_SNAPSHOTS
-        fetching: asyncio.Task[_Group] | None = None
-        try:
-            while fetching is not None or start < len(starts):
-                group = await fetching if fetching is not None else None
-                fetching = None
-                if group is not None:
-                    each = max(group.size // count, 1)
-                    count = min(max(_GROUP_BYTES // each, 1), _MOST_SNAPSHOTS)
-                if start < len(starts):
+    async def _fetch_groups(
+        self, parts: AsyncGenerator[HistoryList, None]
+    ) -> AsyncGenerator[_Group, None]:
+        """Whole snapshots in groups, of as many as are not too large together."""
+        count = _FIRST_SNAPSHOTS
+        async with aclosing(parts):
+            async for history in parts:
+                starts = np.flatnonzero(np.diff(history.no, prepend=-1)).tolist()
+                ends = [*starts[1:], len(history.no)]
+                start = 0
+                while start < len(starts):
                     last = min(start + count, len(starts))
-                    entries = range(starts[start], ends[last - 1])
-                    fetching = asyncio.create_task(self._fetch_group(history, entries))
+                    group = await self._fetch_group(history, range(starts[start], ends[last - 1]))
+                    each = max(group.size // (last - start), 1)
+                    count = min(max(_GROUP_BYTES // each, 1), _MOST_SNAPSHOTS)
                     start = last
-                if group is not None:
                     yield group
-        finally:
-            if fetching is not None:
-                fetching.cancel()
-                await asyncio.wait({fetching})
+                    del group  # while the next is fetched
 
     async def _fetch_group(self, history: HistoryList, entries: range) -> _Group:
         first, last = entries.start, entries.stop
         hashes = (*history.value_hash[first:last], *history.times_hash[first:last])
-        return _Group(entries, await self._store.page_data(list(dict.fromkeys(hashes))))
+        return _Group(history, entries, await self._store.page_data(list(dict.fromkeys(hashes))))
 
     async def _find_pv(self, order: HistoryOrder, id: str | None = None) -> _Pv:
         async def fetch_record(conn: Connection) -> Record | None:
@@ -177,6 +188,37 @@ class Historian:
         )
 
 
+async def _one_ahead(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    """The same items, the next made while the caller has one."""
+    coming = asyncio.ensure_future(anext(items, None))
+    try:
+        while (item := await coming) is not None:
+            coming = asyncio.ensure_future(anext(items, None))
+            yield item
+    finally:
+        await _end_task(coming)
+        await items.aclose()
+
+
+async def _end_task(task: asyncio.Future[Any]) -> None:
+    """Cancel it where it runs yet, and wait; what it raised was raised already, or is late."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _older_part(every: HistoryList, newest: HistoryList) -> HistoryList:
+    """The entries of `every` that come after the last of `newest`."""
+    if len(newest.no) == 0:
+        return every
+    time_ns, no = newest.time_ns[-1], newest.no[-1]
+    older = (every.time_ns < time_ns) | (every.time_ns == time_ns) & (every.no < no)
+    start = len(older) - int(older.sum())
+    page, values, times, number, when, ids = every
+    return HistoryList(
+        page[start:], values[start:], times[start:], number[start:], when[start:], ids[start:]
+    )
+
+
 def _holding_snapshots(pv: _Pv, listed: HistoryList, values: Mapping[PageHash, bytes]) -> set[int]:
     """Of the entries whose page is among `values`: snapshots that have a channel of the PV."""
     held: set[int] = set()
@@ -196,10 +238,9 @@ def _holding_snapshots(pv: _Pv, listed: HistoryList, values: Mapping[PageHash, b
     return held
 
 
-def _history_columns(
-    pv: _Pv, history: HistoryList, group: _Group, snapshot: I8, count: int
-) -> tuple[Columns, Columns]:
+def _history_columns(pv: _Pv, group: _Group, snapshot: I8, count: int) -> tuple[Columns, Columns]:
     """Setpoint and readback, a row for each of `count` snapshots, `snapshot` of each entry."""
+    history = group.history
     first, last = group.entries.start, group.entries.stop
     pages = history.page[first:last]
     parts: dict[int, list[Columns]] = {ROLE_SETPOINT: [], ROLE_READBACK: []}
@@ -251,13 +292,14 @@ def _by_snapshot(parts: Sequence[Columns], ranks: Sequence[I8], count: int) -> C
     return every.take_rows(row)
 
 
-def _point_fields(pv: _Pv, history: HistoryList, group: _Group) -> list[bytes]:
+def _point_fields(pv: _Pv, group: _Group) -> list[bytes]:
     """The field `points = 1` of each snapshot that has the PV."""
+    history = group.history
     first, last = group.entries.start, group.entries.stop
     begins = np.diff(history.no[first:last], prepend=-1) != 0
     snapshot: I8 = np.cumsum(begins) - 1
     begin = first + np.flatnonzero(begins)
-    setpoint, readback = _history_columns(pv, history, group, snapshot, len(begin))
+    setpoint, readback = _history_columns(pv, group, snapshot, len(begin))
     rows = np.flatnonzero((setpoint.state != State.ABSENT) | (readback.state != State.ABSENT))
     n = len(rows)
     encoder = RowEncoder([pv.name], np.array([pv.number], np.int64))
