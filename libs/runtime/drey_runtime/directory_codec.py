@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,16 @@ def _catalog_page(raw: bytes) -> CatalogPage:
         read_only=_decode_column(page.read_only, "u1"),
         absolute=_decode_column(page.absolute_tolerances, "<f8"),
         relative=_decode_column(page.relative_tolerances, "<f8"),
-        names=list(page.names),
+        names=_shared_texts(page.names),
         addresses=list(page.addresses),
-        devices=list(page.devices),
+        devices=_shared_texts(page.devices),
     )
+
+
+def _shared_texts(texts: Iterable[str]) -> list[str]:
+    """The same texts, equal ones as one object: neighbours belong to one PV or to one device."""
+    known_texts: dict[str, str] = {}
+    return [known_texts.setdefault(text, text) for text in texts]
 
 
 def encode_metadata(page: MetadataPage) -> bytes:

@@ -13,13 +13,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cel_expr_python import cel
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from drey_core.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from cel_expr_python import cel
 
 MOST_PVS = 100
 MOST_BYTES = 4000
@@ -58,6 +60,7 @@ class Condition:
             )
         for name in self.looks:
             data[name[0]][name[1]] = values[name]
+        cel = _cel_library()
         found = self.expression.eval(data=data)
         if found.type() == cel.Type.ERROR or found.type() == cel.Type.UNKNOWN:
             raise NotKnownError(str(found.value()))
@@ -70,6 +73,7 @@ def compile_condition(text: str, field: str) -> Condition:
     """The condition that `text` says. InvalidArgument names the `field` and what is wrong."""
     if len(text.encode()) > MOST_BYTES:
         raise _refused_condition(field, f"is longer than {MOST_BYTES} bytes")
+    cel = _cel_library()
     try:
         compiled = _cel_environment().compile(text)
     except RuntimeError as error:
@@ -108,8 +112,16 @@ def _tree_size(value: Any) -> int:
     return getattr(value, "size", 0) if getattr(value, "ndim", 0) else 0
 
 
+def _cel_library() -> Any:
+    # Imported here: where no restore has a condition it would be 4 MB of memory for nothing.
+    from cel_expr_python import cel
+
+    return cel
+
+
 @cache
 def _cel_environment() -> cel.Env:
+    cel = _cel_library()
     of_pvs = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
     return cel.NewEnv(variables=dict.fromkeys(MAPS, of_pvs))
 

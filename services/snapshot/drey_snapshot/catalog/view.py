@@ -98,12 +98,17 @@ class CatalogView:
     @cached_property
     def row_by_name(self) -> dict[str, int]:
         """Row of each living PV by name."""
-        return dict(zip(self.table.name, range(len(self.table)), strict=True))
+        return dict(zip(self.table.name, self._row_numbers, strict=True))
 
     @cached_property
     def row_by_id(self) -> dict[str, int]:
         """Row of each living PV by id."""
-        return dict(zip(self.table.id, range(len(self.table)), strict=True))
+        return dict(zip(self.table.id, self._row_numbers, strict=True))
+
+    @cached_property
+    def _row_numbers(self) -> list[int]:
+        """Objects that both dictionaries of rows have in common."""
+        return list(range(len(self.table)))
 
     @cached_property
     def name_order(self) -> I8:

@@ -175,12 +175,18 @@ def _content_columns(
 
 
 def _copy_texts(texts: list[str]) -> list[str]:
-    """The same texts as objects that lie side by side.
+    """The same texts as objects that lie side by side, equal neighbours as one.
 
     Those of the file lie among its other cells: each would keep a whole block of memory that is
     otherwise free when the file is gone.
     """
-    return [str(text.encode(), "utf-8") for text in texts]
+    copies: list[str] = []
+    last = copy = ""
+    for text in texts:
+        if text != last:
+            last, copy = text, str(text.encode(), "utf-8")
+        copies.append(copy)
+    return copies
 
 
 def _change_existing(
