@@ -1,8 +1,8 @@
 """One PV through all snapshots: one index range for each of its channels' pages.
 
-The newest snapshots are listed first, and the others while the pages of these are fetched. The pages
-of some snapshots are fetched while those of the snapshots before are taken apart, and of each page
-only the slots of the PV are looked at.
+The newest snapshots are listed first, and the others while the pages of these are fetched. The
+pages of some snapshots are fetched while those of the snapshots before are taken apart, and of each
+page only the slots of the PV are looked at.
 """
 
 from __future__ import annotations
