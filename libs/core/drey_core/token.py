@@ -32,8 +32,11 @@ def query_hash(*parts: object) -> bytes:
 
 def encode_page_token(kind: str, query_hash: bytes, position: Sequence[Position]) -> str:
     """The token of the page after `position` in the list `kind` under that query."""
-    body = json.dumps([_VERSION, kind, query_hash.hex(), list(position)], separators=(",", ":"))
-    raw = body.encode()
+    return _encode_body(kind, query_hash.hex(), position)
+
+
+def _encode_body(kind: str, query: str, position: Sequence[Position]) -> str:
+    raw = json.dumps([_VERSION, kind, query, list(position)], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_check_body(raw) + raw).rstrip(b"=").decode()
 
 
@@ -43,12 +46,14 @@ def decode_page_token(
     """The position in a token, or None for the empty token, which asks for the first page.
 
     It has as many parts as `parts`, each of its type. Raises `InvalidArgument` with reason
-    MALFORMED_PAGE_TOKEN and field `page_token` when it was altered or forged, is of another list,
-    or of another query.
+    MALFORMED_PAGE_TOKEN and field `page_token` when it was altered or forged, is spelled in another
+    way than it was made, is of another list, or of another query.
     """
     if not token:
         return None
     found_kind, found_query, position = _parse_token(token)
+    if token != _encode_body(found_kind, found_query, position):
+        raise _malformed_token("the page token was altered, or is not one")
     if found_kind != kind:
         raise _malformed_token("the page token belongs to another list")
     if found_query != query_hash.hex():
@@ -81,7 +86,7 @@ def _parse_token(token: str) -> tuple[str, str, list[Position]]:
         if check != _check_body(body):
             raise _malformed_token("the page token was altered, or is not one")
         version, kind, query, position = json.loads(body)
-    except (UnicodeError, binascii.Error, ValueError, TypeError) as error:
+    except (UnicodeError, binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise _malformed_token("the page token was altered, or is not one") from error
     if version != _VERSION or not isinstance(position, list):
         raise _malformed_token(

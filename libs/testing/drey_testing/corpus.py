@@ -15,6 +15,8 @@ from drey_core.values import ARRAY, ELEMENT_DTYPE, Columns, Kind, State, heap_re
 HOSTILE_CHARACTERS = "\0\a\b\x1b\x7f\x9b\u200b\u200e\u202e\u2028\u2066\ufeff\ud800"
 """Characters that act on a terminal or a page instead of being shown on it."""
 
+_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
 TIME_NS = 1_785_000_000_123_456_789
 """A time of 2026 with all its nanoseconds."""
 
@@ -212,3 +214,15 @@ def cases() -> st.SearchStrategy[Case]:
 def columns(max_size: int = 20) -> st.SearchStrategy[Columns]:
     """Columns of some cases, keyed from 0."""
     return st.lists(cases(), max_size=max_size).map(columns_of)
+
+
+def other_spellings(token: str) -> list[str]:
+    """Texts that a decoder of base64 may take for the same bytes as `token` (URL-safe, no padding):
+    padded, with letters of the other alphabet, with blanks, with bits at the end that say nothing.
+    """
+    others = [token + "=" * n for n in (1, 2, 3, 4)]
+    others += [token.translate(str.maketrans("-_", "+/")), f" {token}", f"{token}\n"]
+    if unused_bits := len(token) % 4 and (4 - len(token) % 4) * 2:
+        last = _BASE64.index(token[-1])
+        others += [token[:-1] + _BASE64[last ^ bits] for bits in range(1, 1 << unused_bits)]
+    return [other for other in others if other != token]

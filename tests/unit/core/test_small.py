@@ -1,5 +1,7 @@
 """Ids, page tokens, names and times."""
 
+import base64
+import hashlib
 import uuid
 from uuid import UUID
 
@@ -18,7 +20,7 @@ from drey_core.times import (
     is_suspect,
 )
 from drey_core.token import decode_page_token, encode_page_token, query_hash
-from drey_testing.corpus import HOSTILE_CHARACTERS
+from drey_testing.corpus import HOSTILE_CHARACTERS, other_spellings
 
 NOW = 1_785_000_000_123_456_789
 TIMES = st.integers(0, 2**62)
@@ -75,6 +77,27 @@ def test_page_tokens_round_trip(kind, parts, data):
     with pytest.raises(InvalidArgument) as caught:
         decode_page_token(kind, query, token, [*parts, str])
     assert caught.value.reason is Reason.MALFORMED_PAGE_TOKEN
+
+
+@given(st.text(max_size=5), st.integers(0, 9))
+def test_a_page_token_has_one_spelling(name, number):
+    query, parts = query_hash(), (str, int)
+    for other in other_spellings(encode_page_token("pvs", query, [name, number])):
+        with pytest.raises(InvalidArgument) as caught:
+            decode_page_token("pvs", query, other, parts)
+        assert caught.value.reason is Reason.MALFORMED_PAGE_TOKEN
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['[1,"pvs","{}",[ 1]]', '[1,"p\\u0076s","{}",[1]]', '[1.0,"pvs","{}",[1]]', "[" * 200_000],
+)
+def test_a_page_token_is_refused_where_its_body_is_spelled_in_another_way(body):
+    raw = body.format(query_hash().hex()).encode()
+    raw = hashlib.blake2b(raw, digest_size=8, person=b"drey-page").digest() + raw
+    text = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    with pytest.raises(InvalidArgument):
+        decode_page_token("pvs", query_hash(), text, [int])
 
 
 @pytest.mark.parametrize(

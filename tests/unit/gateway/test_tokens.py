@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from drey_core.errors import InvalidArgument, Reason, Unauthenticated, Unavailable
+from drey_gateway.domain import resume
 from drey_gateway.domain.keys import SECRET_BYTES, Key, KeyRing, make_secret
 from drey_gateway.domain.resume import Token, decode_token, encode_token, selection_hash
+from drey_testing.corpus import other_spellings
 
 U64 = st.integers(0, 2**64 - 1)
 
@@ -43,6 +47,27 @@ def test_an_altered_token_is_refused(at, by):
         return
     with pytest.raises(InvalidArgument):
         decode_token(text)
+
+
+@given(st.dictionaries(st.integers(0, 1023), st.tuples(POINTS, POINTS), max_size=3))
+def test_a_token_has_one_spelling(shards):
+    positions, seen = ({n: pair[i] for n, pair in shards.items()} for i in (0, 1))
+    token = encode_token(Token(bytes(range(16)), positions, seen))
+    for other in other_spellings(token):
+        with pytest.raises(InvalidArgument) as caught:
+            decode_token(other)
+        assert caught.value.reason is Reason.TOKEN_UNKNOWN
+
+
+def test_a_token_has_its_shards_once_and_in_order():
+    one, other = (
+        resume._ENTRY.pack(shard, 1, sequence, 1, sequence) for shard, sequence in ((0, 5), (1, 6))
+    )
+    for entries in (one + one, other + one):
+        body = resume._MAGIC + bytes(16) + entries
+        raw = resume._check_body(body) + body
+        with pytest.raises(InvalidArgument):
+            decode_token(base64.urlsafe_b64encode(raw).rstrip(b"=").decode())
 
 
 def test_a_selection_is_what_is_watched():

@@ -68,7 +68,8 @@ def encode_token(token: Token) -> str:
 
 
 def decode_token(text: str) -> Token:
-    """Inverse. Raises `InvalidArgument` (TOKEN_UNKNOWN) for anything else."""
+    """Inverse. Raises `InvalidArgument` (TOKEN_UNKNOWN) for any other text, which is every other
+    spelling of the same too."""
     try:
         raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), b"-_", True)
     except (UnicodeError, binascii.Error, ValueError) as error:
@@ -81,7 +82,10 @@ def decode_token(text: str) -> Token:
     positions, seen = {}, {}
     for shard, epoch, sequence, *last in _ENTRY.iter_unpack(body[head:]):
         positions[shard], seen[shard] = (epoch, sequence), (last[0], last[1])
-    return Token(body[len(_MAGIC) : head], positions, seen)
+    token = Token(body[len(_MAGIC) : head], positions, seen)
+    if encode_token(token) != text:  # padding, bits that say nothing, shards twice or in disorder
+        raise _unknown_token()
+    return token
 
 
 def _check_body(body: bytes) -> bytes:
