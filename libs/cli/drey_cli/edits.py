@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import sys
@@ -73,7 +74,16 @@ def _read_values(file: str) -> Iterator[tuple[str, str]]:
         for name, value in values_by_name.items():
             yield name, json.dumps(value)
         return
-    rows = csv.DictReader(text.splitlines(keepends=True))
+    csv.field_size_limit(sys.maxsize)  # of the process: an array is a cell, and is large
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        yield from _csv_values(file, rows)
+    except csv.Error as error:
+        why = f"--values {file}: line {rows.reader.line_num} is not CSV: {error}"
+        raise usage_error(why, remedy=_FILE_FORM) from error
+
+
+def _csv_values(file: str, rows: csv.DictReader[str]) -> Iterator[tuple[str, str]]:
     if not {"PV", "value"} <= set(rows.fieldnames or ()):
         raise usage_error(
             f"--values {file}: is neither a JSON object nor CSV with the columns PV and value",

@@ -44,6 +44,8 @@ RESERVED = (
 
 MAX_DEVICE_BYTES, MAX_DESCRIPTION_BYTES, MAX_TAG_BYTES = 500, 10_000, 200
 MAX_TAGS = 1000
+MAX_CELL_CHARACTERS = MAX_TAGS * (2 * MAX_TAG_BYTES + 3)
+"""Of the longest cell that has a meaning: tags with every character quoted once more, and commas."""
 
 CANONICAL_NAMES = {name.casefold(): name for name in RESERVED}
 NO_TAG = ("nan", "none")
@@ -91,6 +93,14 @@ def parse_finite(cell: str) -> float | None:
     value = parse_number(cell)
     if value is not None and not math.isfinite(value):
         raise ValueError(f"{cell} is not finite")
+    return value
+
+
+def parse_range_end(cell: str) -> float | None:
+    """An infinity is an open end."""
+    value = parse_number(cell)
+    if value is not None and math.isnan(value):
+        raise ValueError(f"{cell} is no end of a range")
     return value
 
 
@@ -163,8 +173,8 @@ POLICY_PARSERS: dict[str, Callable[[str], Any]] = {
     "done_value": parse_number,
     "ramp_rate": parse_positive,
     "ramp_step": parse_positive,
-    "allowed_low": parse_finite,
-    "allowed_high": parse_finite,
+    "allowed_low": parse_range_end,
+    "allowed_high": parse_range_end,
 }
 
 

@@ -28,6 +28,7 @@ from drey_core.pv_columns import (
     CANONICAL_NAMES,
     DESCRIPTION,
     DEVICE,
+    MAX_CELL_CHARACTERS,
     MAX_DESCRIPTION_BYTES,
     MAX_DEVICE_BYTES,
     MAX_TAG_BYTES,
@@ -106,6 +107,7 @@ def _decode_content(content: bytes) -> str:
 
 def _read_records(text: str) -> tuple[list[int], list[list[str]]]:
     """(line at which each record begins, records), blank lines left out."""
+    csv.field_size_limit(MAX_CELL_CHARACTERS)  # of the process; 131,072 are too few for tags
     if '"' not in text:
         # nothing spans lines; whatever is wrong with the file is found again below, with its line
         with suppress(csv.Error):
@@ -129,7 +131,7 @@ def _read_records(text: str) -> tuple[list[int], list[list[str]]]:
         if "unexpected end" in reason:
             reason = "the file ends within the quoted cell that begins in this row; is it cut off?"
         elif "field larger" in reason:
-            reason = f"a cell is larger than {csv.field_size_limit()} characters"
+            reason = f"a cell is larger than {MAX_CELL_CHARACTERS} characters"
         raise malformed_line(begin, reason) from error
     return lines, rows
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from math import inf, nan
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drey_core.errors import InvalidArgument
+from drey_core.pv_csv import parse_pvs
+from drey_core.pv_csv_writer import write_pvs
 from drey_core.pv_table import NO_POLICY, CompletionMode, Policy
 from drey_snapshot.catalog.domain.policy import (
     BUILT_IN,
@@ -52,6 +54,21 @@ def test_policies_survive_the_database(policy: Policy) -> None:
 @given(POLICIES)
 def test_policies_survive_the_wire(policy: Policy) -> None:
     assert policy_from_proto(policy_to_proto(policy), "p") == policy
+
+
+@given(POLICIES, st.none() | st.floats(), st.none() | st.floats())
+@example(NO_POLICY, -inf, inf)
+def test_a_policy_that_is_taken_survives_a_file(policy: Policy, low, high) -> None:
+    policy = replace(policy, allowed_low=low, allowed_high=high)
+    try:
+        check_policy(policy, has_readback=True, path="p")
+    except InvalidArgument:
+        return
+    table = parse_pvs(b"Setpoint\nA\n").table
+    table.policy = [policy]
+    parsed = parse_pvs(write_pvs(table))
+    assert parsed.problems == []
+    assert parsed.table.policy == [policy]
 
 
 def test_a_policy_that_says_nothing_is_empty() -> None:

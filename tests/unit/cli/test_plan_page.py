@@ -152,6 +152,15 @@ def test_values_come_from_options_and_from_files(tmp_path: Path) -> None:
     assert math.isnan(of_document["E"].float64_value)
 
 
+def test_a_file_of_values_may_hold_arrays_and_any_text(tmp_path: Path) -> None:
+    table = tmp_path / "values.csv"
+    array = list(range(30_000))
+    table.write_text(f'PV,value\nA,"{array}"\nB,one\x0ctwo\u2028three\n', encoding="utf-8")
+    values = {each.name: each.value for each in given_values([], str(table)).values}
+    assert values["A"].float64_array.elements == array
+    assert values["B"].string_value == "one\x0ctwo\u2028three"
+
+
 @pytest.mark.parametrize(
     ("texts", "content", "why"),
     [
@@ -164,6 +173,8 @@ def test_values_come_from_options_and_from_files(tmp_path: Path) -> None:
         ([], "A,1\n", "columns PV and value"),
         ([], "PV,value\nA,\n", "line 2"),
         ([], "", "columns PV and value"),
+        ([], 'PV,value\nA,"1', "line 2 is not CSV"),
+        ([], 'PV,value\nA,1\nB,"x"y\n', "line 3 is not CSV"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from drey_core.errors import InvalidArgument, Reason
 from drey_core.names import name_problem, text_problem
-from drey_core.pv_columns import RESERVED
+from drey_core.pv_columns import MAX_DESCRIPTION_BYTES, MAX_TAG_BYTES, MAX_TAGS, RESERVED
 from drey_core.pv_csv import parse_pvs
 from drey_core.pv_csv_writer import write_pvs
 from drey_core.pv_table import (
@@ -283,7 +283,7 @@ def tables(draw) -> FileTable:
         setpoint=[s or r or a for s, r, a in zip(given_setpoint, readback, names, strict=True)],
         readback=readback,
         device=many(TEXT),
-        description=many(st.text(SHOWN)),
+        description=many(st.text(SHOWN | st.sampled_from("\t\n\r"))),
         protocol=many(st.sampled_from(sorted({*PvProtocol} - {PvProtocol.LIVE}))),  # not built yet
         read_only=many(st.booleans()),
         setpoint_absolute=np.array(many(NOT_NEGATIVE), float),
@@ -312,6 +312,16 @@ def test_an_export_reads_back_to_the_same(table):
     assert back.policy == table.policy
     assert back.tags == table.tags
     assert back.groups == table.groups
+
+
+def test_the_longest_cells_of_an_export_are_read_back():
+    """As many tags as a PV can carry, each as long as can be, of what is quoted twice."""
+    tags = tuple(sorted(("G", f"{n:04d}" + '"' * (MAX_TAG_BYTES - 4)) for n in range(MAX_TAGS)))
+    table = table_of("Setpoint,Description\nA,\n")
+    table.tags, table.groups = [tags], ("G",)
+    table.description = ['"' * MAX_DESCRIPTION_BYTES]
+    back = table_of(write_pvs(table))
+    assert (back.tags, back.description) == (table.tags, table.description)
 
 
 def test_an_export_is_a_superset_of_the_import():
