@@ -36,7 +36,8 @@ _READS = 3
 async def translate_errors(service: str) -> AsyncIterator[None]:
     """Errors of calls in the body as `DreyError`, with the reason that the other service gave.
 
-    `Unavailable` where it did not answer. That it does not accept who we are is a defect of ours.
+    `Unavailable` where it did not answer, or does not accept our tokens: clocks of two hosts that
+    differ, or keys that changed, are mended by people while we run.
     """
     try:
         yield
@@ -64,6 +65,12 @@ def translate_error(service: str, error: grpc.aio.AioRpcError) -> DreyError:
     name, details = status.reason_of(error)
     error_class = _CLASSES.get(code, errors.Internal)
     text = error.details() or code.name
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        # never about the caller, whom the gateway has let in: nobody else looks at keys
+        return Unavailable(
+            f"the {service} service does not accept the tokens of this one: {text}",
+            metadata=details | {"service": service},
+        )
     if name in Reason.__members__:
         field = details.get("field", "")
         return error_class(text, reason=Reason[name], field=field, metadata=details)

@@ -104,6 +104,8 @@ class _ForwardedMethod:
 
     async def _fail_call(self, error: grpc.aio.AioRpcError, context: Context) -> None:
         trailing = tuple(error.trailing_metadata() or ())
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            raise translate_error(self._upstream, error) from error
         if not any(key == STATUS_METADATA for key, _ in trailing):
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise DeadlineExceeded(

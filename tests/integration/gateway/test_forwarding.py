@@ -21,7 +21,7 @@ from drey.catalog.v1 import catalog_service_pb2_grpc
 from drey.internal.reference.v1 import reference_service_pb2 as pb_reference
 from drey.internal.reference.v1 import reference_service_pb2_grpc as pb_reference_grpc
 from drey_client import Client
-from drey_core.errors import NotFound, Reason
+from drey_core.errors import NotFound, Reason, Unauthenticated
 from drey_gateway.adapters.references import ReferenceClient
 from drey_gateway.forwarding import Forwarder
 from drey_runtime.auth import TokenSigner
@@ -135,6 +135,22 @@ async def test_a_refusal_that_comes_before_the_messages_is_told() -> None:
         assert await failure(import_file(stub)) == ("NOT_FOUND", "NOT_FOUND")
         get = stub.GetPv(pb.GetPvRequest(name="A"), metadata=ADMIN, timeout=60)
         assert await failure(get) == ("NOT_FOUND", "NOT_FOUND")
+
+
+async def test_a_token_that_is_not_accepted_is_no_fault_of_the_callers_key() -> None:
+    """The gateway's clock, or its key, is another than the service behind believes in."""
+    refusal = to_status(Unauthenticated("clock skew", metadata={"skew_s": "3600.0"}))
+
+    def refuse(_requests: Any, context: Any) -> Iterator[bytes]:
+        context.set_trailing_metadata(((STATUS_METADATA, refusal.SerializeToString()),))
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "clock skew")
+        yield b""
+
+    async with forwarding(refuse) as stub:
+        expected = ("UNAVAILABLE", Reason.UPSTREAM_UNAVAILABLE.name)
+        assert await failure(import_file(stub)) == expected
+        get = stub.GetPv(pb.GetPvRequest(name="A"), metadata=ADMIN, timeout=60)
+        assert await failure(get) == expected
 
 
 async def test_nothing_is_kept_of_a_stream_that_its_client_leaves() -> None:

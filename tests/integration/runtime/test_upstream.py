@@ -134,6 +134,7 @@ async def test_a_torn_page_is_refused_and_nothing_of_its_read_is_used(
         ("UNIMPLEMENTED", errors.Unimplemented),
         ("RESOURCE_EXHAUSTED", errors.ResourceExhausted),
         ("PERMISSION_DENIED", errors.Internal),
+        ("UNAUTHENTICATED", errors.Unavailable),
     ],
 )
 async def test_errors_of_calls_are_ours(
