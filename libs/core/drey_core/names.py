@@ -75,6 +75,15 @@ def text_problem(text: str, *, multiline: bool = False) -> str | None:
     return None
 
 
+def one_form(text: str) -> str:
+    """`text` in Unicode's form NFC: letters with accents have two codings that look the same.
+
+    For what people call things: tags and their groups, devices, labels, keys. Never for names of
+    EPICS, which are bytes to an IOC, nor for values.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def escape_text(text: str) -> str:
     """`text` for one line of a log: what is not shown is written out (`\\x1b`)."""
     if text.isprintable():

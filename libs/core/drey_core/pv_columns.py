@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from drey_core.names import name_problem, text_problem
+from drey_core.names import name_problem, one_form, text_problem
 from drey_core.pv_table import (
     CompletionMode,
     PvProtocol,
@@ -186,7 +186,7 @@ def parse_tags(group: str, cell: str) -> tuple[Tag, ...] | ValueError:
     except ValueError as error:
         return error
     for raw, quoted in parts:
-        tag = raw if quoted else raw.strip()
+        tag = one_form(raw if quoted else raw.strip())
         if not tag or (not quoted and tag.casefold() in NO_TAG):
             continue
         if len(tag.encode()) > MAX_TAG_BYTES:

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from drey_core.names import MAX_NAME_BYTES, name_problem, text_problem
+from drey_core.names import MAX_NAME_BYTES, name_problem, one_form, text_problem
 from drey_core.pv_columns import (
     CANONICAL_NAMES,
     DESCRIPTION,
@@ -150,7 +150,7 @@ class _Header:
                     line, f"the columns are separated by {what}: save the file with commas"
                 )
         for index, cell in enumerate(cells):
-            name = cell.strip()
+            name = one_form(cell.strip())
             folded = name.casefold()
             if not name:
                 continue
@@ -287,7 +287,10 @@ class _Reader:
     def _text_column(self, column: str, limit: int, *, multiline: bool = False) -> list[str]:
         # equal texts become one object: devices are shared by many PVs
         shared: dict[str, str] = {}
-        cells = [shared.setdefault(cell, cell) for cell in self._column_cells(column)]
+        given = self._column_cells(column)
+        if column == DEVICE and not "".join(set(given)).isascii():
+            given = [one_form(cell) for cell in given]
+        cells = [shared.setdefault(cell, cell) for cell in given]
         if max(map(len, shared), default=0) * 4 <= limit and "".join(shared).isprintable():
             return cells
         for line, cell in zip(self._lines, cells, strict=True):

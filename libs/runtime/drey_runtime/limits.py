@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 
 from drey.common.v1 import annotations_pb2
 from drey_core.errors import InvalidArgument, Reason
-from drey_core.names import name_problem, text_problem
+from drey_core.names import name_problem, one_form, text_problem
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MAX_DEPTH = 8
@@ -257,19 +257,30 @@ def _field_check(field: FieldDescriptor, limits: annotations_pb2.Limits) -> Chec
         if in_oneof and not message.HasField(name):
             return
         value = getattr(message, name)
+        if limits.normalized and field.is_repeated:
+            value[:] = [_one_spelling(item, limits) for item in value]
+        elif isinstance(value, str) and (spelling := _one_spelling(value, limits)) != value:
+            setattr(message, name, spelling)
+            value = spelling
         if limits.required and not _is_present(message, field, value):
             _refuse_field(where, "is required")
         if field.is_repeated:
             _check_list(where, value, limits)
         elif isinstance(value, str):
             _check_text(where, value, limits)
-            if limits.uuid and value != value.lower():
-                # one id has two spellings; a repeat in the other one would do everything twice
-                setattr(message, name, value.lower())
         else:
             _check_number(where, value, limits)
 
     return run
+
+
+def _one_spelling(value: str, limits: annotations_pb2.Limits) -> str:
+    """What has several spellings, in one: otherwise a repeat in another would do everything twice,
+    and two names that nobody can tell apart would stand beside each other.
+    """
+    if limits.uuid:
+        return value.lower()
+    return one_form(value) if limits.normalized else value
 
 
 def _is_present(message: Message, field: FieldDescriptor, value: Any) -> bool:

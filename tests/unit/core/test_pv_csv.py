@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drey_core.errors import InvalidArgument, Reason
-from drey_core.names import name_problem, text_problem
+from drey_core.names import name_problem, one_form, text_problem
 from drey_core.pv_columns import MAX_DESCRIPTION_BYTES, MAX_TAG_BYTES, MAX_TAGS, RESERVED
 from drey_core.pv_csv import parse_pvs
 from drey_core.pv_csv_writer import write_pvs
@@ -239,7 +239,7 @@ def test_a_file_cut_off_anywhere_never_reads_as_the_whole():
 
 
 SHOWN = st.characters(codec="utf-8").filter(lambda char: text_problem(char) is None)
-TEXT = st.text(SHOWN, max_size=12)
+TEXT = st.text(SHOWN, max_size=12).map(one_form)
 ADDRESS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(
     lambda text: name_problem(text) is None
 )
@@ -312,6 +312,17 @@ def test_an_export_reads_back_to_the_same(table):
     assert back.policy == table.policy
     assert back.tags == table.tags
     assert back.groups == table.groups
+
+
+def test_names_that_look_the_same_are_the_same():
+    """Not those of channels: an IOC knows its records by their bytes."""
+    one, two = "Ger\u00e4t", "Gera\u0308t"
+    table = table_of(f"Setpoint,Device,{two}\n{one},{one},{one}\n{two},{two},{two}\n")
+    assert table.setpoint == [one, two]
+    assert table.device == [one, one]
+    assert table.groups == (one,)
+    assert table.tags == [((one, one),)] * 2
+    assert refusal(f"Setpoint,{one},{two}\n".encode()).message.endswith("occurs twice")
 
 
 def test_the_longest_cells_of_an_export_are_read_back():

@@ -7,6 +7,7 @@ from google.protobuf.internal import encoder
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from drey.access.v1 import access_service_pb2
 from drey.catalog.v1 import catalog_pb2, catalog_service_pb2
 from drey.common.v1 import selector_pb2, value_pb2
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2
@@ -55,6 +56,35 @@ def test_an_id_is_one_whatever_its_letters() -> None:
     for request in requests:
         limits.check_limits(request)
         assert upper not in str(request) and upper.lower() in str(request)
+
+
+def test_what_people_call_things_has_one_form() -> None:
+    """Else two tags stand beside each other that nobody can tell apart."""
+    one, two = "Ger\u00e4t", "Gera\u0308t"
+    tag = catalog_pb2.TagRef(group=two, tag=two)
+    requests = [
+        catalog_service_pb2.CreatePvRequest(pv=catalog_pb2.Pv(name="A", device=two, tags=[tag])),
+        catalog_service_pb2.CreateTagGroupRequest(tag_group=catalog_pb2.TagGroup(name=two)),
+        catalog_service_pb2.CreateTagRequest(tag_group_id=UUID, name=two),
+        catalog_service_pb2.UpdateTagRequest(
+            tag=catalog_pb2.Tag(id=UUID, name=two), update_mask=FieldMask(paths=["name"])
+        ),
+        catalog_service_pb2.ListPvsRequest(
+            selector=selector_pb2.Selector(devices=[two], tags=[{"group": two, "tags": [two]}])
+        ),
+        snapshot_service_pb2.ListSnapshotsRequest(labels=[two], principal=two),
+        access_service_pb2.CreateKeyRequest(name=two, grants=[{"role": "viewer"}]),
+    ]
+    for request in requests:
+        limits.check_limits(request)
+        text = request.SerializeToString().decode("utf-8", "replace")
+        assert two not in text and one in text, request
+    pv_names = selector_pb2.Selector(names=[two], globs=[two])
+    limits.check_limits(pv_names)
+    assert [*pv_names.names, *pv_names.globs] == [two, two]
+    # there are letters that are longer in this form
+    longer = catalog_pb2.Pv(name="A", device="\ufb1d" * 166)
+    assert refused(catalog_service_pb2.CreatePvRequest(pv=longer)).field == "pv.device"
 
 
 @pytest.mark.parametrize("name", ["a b", "a\tb", "a\x00", "x" * 501, "é" * 251])

@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drey/access/v1/access_service.proto\x12\x0e\x64rey.access.v1\x1a\x1b\x64rey/access/v1/access.proto\x1a drey/common/v1/annotations.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x01\n\x10\x43reateKeyRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\x8a\xa4&\x07\x08\x01\x18\xc8\x01H\x01R\x04name\x12\x37\n\x06grants\x18\x02 \x03(\x0b\x32\x15.drey.access.v1.GrantB\x08\x8a\xa4&\x04\x08\x01\x10\x10R\x06grants\x12\x35\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08lifetime\x12%\n\nrequest_id\x18\x04 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"R\n\x11\x43reateKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x13.drey.access.v1.KeyR\x03key\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"y\n\x0fListKeysRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12!\n\x0cinclude_dead\x18\x03 \x01(\x08R\x0bincludeDead\"c\n\x10ListKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x13.drey.access.v1.KeyR\x04keys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\",\n\x10RevokeKeyRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\":\n\x11RevokeKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x13.drey.access.v1.KeyR\x03key\"\x12\n\x10ListRolesRequest\"?\n\x11ListRolesResponse\x12*\n\x05roles\x18\x01 \x03(\x0b\x32\x14.drey.access.v1.RoleR\x05roles\"\x0f\n\rWhoAmIRequest\"\xd2\x01\n\x0eWhoAmIResponse\x12\x1c\n\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05roles\x12 \n\x0bpermissions\x18\x03 \x03(\tR\x0bpermissions\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12-\n\x06grants\x18\x05 \x03(\x0b\x32\x15.drey.access.v1.GrantR\x06grants2\x84\x05\n\rAccessService\x12~\n\tCreateKey\x12 .drey.access.v1.CreateKeyRequest\x1a!.drey.access.v1.CreateKeyResponse\",\x90\x02\x02\x92\xa4&\x12\x61\x63\x63\x65ss.keys.create\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12v\n\x08ListKeys\x12\x1f.drey.access.v1.ListKeysRequest\x1a .drey.access.v1.ListKeysResponse\"\'\x90\x02\x01\x92\xa4&\x10\x61\x63\x63\x65ss.keys.list\x82\xd3\xe4\x93\x02\n\x12\x08/v1/keys\x12\x8a\x01\n\tRevokeKey\x12 .drey.access.v1.RevokeKeyRequest\x1a!.drey.access.v1.RevokeKeyResponse\"8\x90\x02\x02\x92\xa4&\x12\x61\x63\x63\x65ss.keys.revoke\x82\xd3\xe4\x93\x02\x19\"\x14/v1/keys/{id}:revoke:\x01*\x12{\n\tListRoles\x12 .drey.access.v1.ListRolesRequest\x1a!.drey.access.v1.ListRolesResponse\")\x90\x02\x01\x92\xa4&\x11\x61\x63\x63\x65ss.roles.list\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/roles\x12q\n\x06WhoAmI\x12\x1d.drey.access.v1.WhoAmIRequest\x1a\x1e.drey.access.v1.WhoAmIResponse\"(\x90\x02\x01\x92\xa4&\x0f\x61\x63\x63\x65ss.self.get\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/whoamiB\xc7\x01\n\x12org.drey.access.v1B\x12\x41\x63\x63\x65ssServiceProtoP\x01Z3github.com/drey-controls/drey-go/access/v1;accessv1\xa2\x02\x04\x44\x41VX\xaa\x02\x0e\x44rey.Access.V1\xba\x02\x0c\x44reyAccessV1\xca\x02\x0e\x44rey\\Access\\V1\xe2\x02\x1a\x44rey\\Access\\V1\\GPBMetadata\xea\x02\x10\x44rey::Access::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#drey/access/v1/access_service.proto\x12\x0e\x64rey.access.v1\x1a\x1b\x64rey/access/v1/access.proto\x1a drey/common/v1/annotations.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x01\n\x10\x43reateKeyRequest\x12!\n\x04name\x18\x01 \x01(\tB\r\x8a\xa4&\t\x08\x01\x18\xc8\x01H\x01X\x01R\x04name\x12\x37\n\x06grants\x18\x02 \x03(\x0b\x32\x15.drey.access.v1.GrantB\x08\x8a\xa4&\x04\x08\x01\x10\x10R\x06grants\x12\x35\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08lifetime\x12%\n\nrequest_id\x18\x04 \x01(\tB\x06\x8a\xa4&\x02 \x01R\trequestId\"R\n\x11\x43reateKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x13.drey.access.v1.KeyR\x03key\x12\x16\n\x06secret\x18\x02 \x01(\tR\x06secret\"y\n\x0fListKeysRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12!\n\x0cinclude_dead\x18\x03 \x01(\x08R\x0bincludeDead\"c\n\x10ListKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x13.drey.access.v1.KeyR\x04keys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\",\n\x10RevokeKeyRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\":\n\x11RevokeKeyResponse\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x13.drey.access.v1.KeyR\x03key\"\x12\n\x10ListRolesRequest\"?\n\x11ListRolesResponse\x12*\n\x05roles\x18\x01 \x03(\x0b\x32\x14.drey.access.v1.RoleR\x05roles\"\x0f\n\rWhoAmIRequest\"\xd2\x01\n\x0eWhoAmIResponse\x12\x1c\n\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x14\n\x05roles\x18\x02 \x03(\tR\x05roles\x12 \n\x0bpermissions\x18\x03 \x03(\tR\x0bpermissions\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12-\n\x06grants\x18\x05 \x03(\x0b\x32\x15.drey.access.v1.GrantR\x06grants2\x84\x05\n\rAccessService\x12~\n\tCreateKey\x12 .drey.access.v1.CreateKeyRequest\x1a!.drey.access.v1.CreateKeyResponse\",\x90\x02\x02\x92\xa4&\x12\x61\x63\x63\x65ss.keys.create\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12v\n\x08ListKeys\x12\x1f.drey.access.v1.ListKeysRequest\x1a .drey.access.v1.ListKeysResponse\"\'\x90\x02\x01\x92\xa4&\x10\x61\x63\x63\x65ss.keys.list\x82\xd3\xe4\x93\x02\n\x12\x08/v1/keys\x12\x8a\x01\n\tRevokeKey\x12 .drey.access.v1.RevokeKeyRequest\x1a!.drey.access.v1.RevokeKeyResponse\"8\x90\x02\x02\x92\xa4&\x12\x61\x63\x63\x65ss.keys.revoke\x82\xd3\xe4\x93\x02\x19\"\x14/v1/keys/{id}:revoke:\x01*\x12{\n\tListRoles\x12 .drey.access.v1.ListRolesRequest\x1a!.drey.access.v1.ListRolesResponse\")\x90\x02\x01\x92\xa4&\x11\x61\x63\x63\x65ss.roles.list\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/roles\x12q\n\x06WhoAmI\x12\x1d.drey.access.v1.WhoAmIRequest\x1a\x1e.drey.access.v1.WhoAmIResponse\"(\x90\x02\x01\x92\xa4&\x0f\x61\x63\x63\x65ss.self.get\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/whoamiB\xc7\x01\n\x12org.drey.access.v1B\x12\x41\x63\x63\x65ssServiceProtoP\x01Z3github.com/drey-controls/drey-go/access/v1;accessv1\xa2\x02\x04\x44\x41VX\xaa\x02\x0e\x44rey.Access.V1\xba\x02\x0c\x44reyAccessV1\xca\x02\x0e\x44rey\\Access\\V1\xe2\x02\x1a\x44rey\\Access\\V1\\GPBMetadata\xea\x02\x10\x44rey::Access::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\022org.drey.access.v1B\022AccessServiceProtoP\001Z3github.com/drey-controls/drey-go/access/v1;accessv1\242\002\004DAVX\252\002\016Drey.Access.V1\272\002\014DreyAccessV1\312\002\016Drey\\Access\\V1\342\002\032Drey\\Access\\V1\\GPBMetadata\352\002\020Drey::Access::V1'
   _globals['_CREATEKEYREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_CREATEKEYREQUEST'].fields_by_name['name']._serialized_options = b'\212\244&\007\010\001\030\310\001H\001'
+  _globals['_CREATEKEYREQUEST'].fields_by_name['name']._serialized_options = b'\212\244&\t\010\001\030\310\001H\001X\001'
   _globals['_CREATEKEYREQUEST'].fields_by_name['grants']._loaded_options = None
   _globals['_CREATEKEYREQUEST'].fields_by_name['grants']._serialized_options = b'\212\244&\004\010\001\020\020'
   _globals['_CREATEKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -58,25 +58,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCESSSERVICE'].methods_by_name['WhoAmI']._loaded_options = None
   _globals['_ACCESSSERVICE'].methods_by_name['WhoAmI']._serialized_options = b'\220\002\001\222\244&\017access.self.get\202\323\344\223\002\014\022\n/v1/whoami'
   _globals['_CREATEKEYREQUEST']._serialized_start=214
-  _globals['_CREATEKEYREQUEST']._serialized_end=416
-  _globals['_CREATEKEYRESPONSE']._serialized_start=418
-  _globals['_CREATEKEYRESPONSE']._serialized_end=500
-  _globals['_LISTKEYSREQUEST']._serialized_start=502
-  _globals['_LISTKEYSREQUEST']._serialized_end=623
-  _globals['_LISTKEYSRESPONSE']._serialized_start=625
-  _globals['_LISTKEYSRESPONSE']._serialized_end=724
-  _globals['_REVOKEKEYREQUEST']._serialized_start=726
-  _globals['_REVOKEKEYREQUEST']._serialized_end=770
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=772
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=830
-  _globals['_LISTROLESREQUEST']._serialized_start=832
-  _globals['_LISTROLESREQUEST']._serialized_end=850
-  _globals['_LISTROLESRESPONSE']._serialized_start=852
-  _globals['_LISTROLESRESPONSE']._serialized_end=915
-  _globals['_WHOAMIREQUEST']._serialized_start=917
-  _globals['_WHOAMIREQUEST']._serialized_end=932
-  _globals['_WHOAMIRESPONSE']._serialized_start=935
-  _globals['_WHOAMIRESPONSE']._serialized_end=1145
-  _globals['_ACCESSSERVICE']._serialized_start=1148
-  _globals['_ACCESSSERVICE']._serialized_end=1792
+  _globals['_CREATEKEYREQUEST']._serialized_end=418
+  _globals['_CREATEKEYRESPONSE']._serialized_start=420
+  _globals['_CREATEKEYRESPONSE']._serialized_end=502
+  _globals['_LISTKEYSREQUEST']._serialized_start=504
+  _globals['_LISTKEYSREQUEST']._serialized_end=625
+  _globals['_LISTKEYSRESPONSE']._serialized_start=627
+  _globals['_LISTKEYSRESPONSE']._serialized_end=726
+  _globals['_REVOKEKEYREQUEST']._serialized_start=728
+  _globals['_REVOKEKEYREQUEST']._serialized_end=772
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=774
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=832
+  _globals['_LISTROLESREQUEST']._serialized_start=834
+  _globals['_LISTROLESREQUEST']._serialized_end=852
+  _globals['_LISTROLESRESPONSE']._serialized_start=854
+  _globals['_LISTROLESRESPONSE']._serialized_end=917
+  _globals['_WHOAMIREQUEST']._serialized_start=919
+  _globals['_WHOAMIREQUEST']._serialized_end=934
+  _globals['_WHOAMIRESPONSE']._serialized_start=937
+  _globals['_WHOAMIRESPONSE']._serialized_end=1147
+  _globals['_ACCESSSERVICE']._serialized_start=1150
+  _globals['_ACCESSSERVICE']._serialized_end=1794
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drey/audit/v1/audit_service.proto\x12\rdrey.audit.v1\x1a\x19\x64rey/audit/v1/audit.proto\x1a drey/common/v1/annotations.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x02\n\x11ListEventsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12\'\n\tprincipal\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\tprincipal\x12.\n\raction_prefix\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x0c\x61\x63tionPrefix\x12!\n\x06target\x18\x05 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x06target\x12\x37\n\tfrom_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\"o\n\x12ListEventsResponse\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.drey.audit.v1.AuditEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"7\n\x0fGetEventRequest\x12$\n\x08sequence\x18\x01 \x01(\x03\x42\x08\x30\x01\x8a\xa4&\x02\x08\x01R\x08sequence\"?\n\x10GetEventResponse\x12+\n\x03\x61\x63t\x18\x01 \x01(\x0b\x32\x19.drey.audit.v1.AuditEventR\x03\x61\x63t\"\xd3\x01\n\x12WatchEventsRequest\x12.\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x42\x02\x30\x01H\x00R\rafterSequence\x88\x01\x01\x12\'\n\tprincipal\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\tprincipal\x12.\n\raction_prefix\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x0c\x61\x63tionPrefix\x12!\n\x06target\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x06targetB\x11\n\x0f_after_sequence\"\x94\x01\n\x13WatchEventsResponse\x12\x33\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x19.drey.audit.v1.AuditBatchH\x00R\x06\x65vents\x12@\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1e.drey.audit.v1.AuditCheckpointH\x00R\ncheckpointB\x06\n\x04part\"?\n\nAuditBatch\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.drey.audit.v1.AuditEventR\x06\x65vents\"{\n\x0f\x41uditCheckpoint\x12\x1e\n\x08sequence\x18\x01 \x01(\x03\x42\x02\x30\x01R\x08sequence\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x18\n\x07stalled\x18\x03 \x01(\x08R\x07stalled\"\x14\n\x12VerifyChainRequest\"\xfd\x01\n\x13VerifyChainResponse\x12\x37\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1b.drey.audit.v1.ChainFindingR\x08\x66indings\x12\'\n\rlast_sequence\x18\x02 \x01(\x03\x42\x02\x30\x01R\x0clastSequence\x12\x1b\n\tlast_hash\x18\x03 \x01(\x0cR\x08lastHash\x12!\n\x0c\x61nchor_count\x18\x04 \x01(\x05R\x0b\x61nchorCount\x12\x44\n\x10last_anchor_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0elastAnchorTime2\xba\x04\n\x0c\x41uditService\x12\x83\x01\n\nListEvents\x12 .drey.audit.v1.ListEventsRequest\x1a!.drey.audit.v1.ListEventsResponse\"0\x90\x02\x01\x92\xa4&\x11\x61udit.events.list\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit/events\x12\x87\x01\n\x08GetEvent\x12\x1e.drey.audit.v1.GetEventRequest\x1a\x1f.drey.audit.v1.GetEventResponse\":\x90\x02\x01\x92\xa4&\x10\x61udit.events.get\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/audit/events/{sequence}\x12\x8f\x01\n\x0bWatchEvents\x12!.drey.audit.v1.WatchEventsRequest\x1a\".drey.audit.v1.WatchEventsResponse\"7\x90\x02\x01\x92\xa4&\x12\x61udit.events.watch\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/audit/events:watch0\x01\x12\x87\x01\n\x0bVerifyChain\x12!.drey.audit.v1.VerifyChainRequest\x1a\".drey.audit.v1.VerifyChainResponse\"1\x90\x02\x01\x92\xa4&\x12\x61udit.chain.verify\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit:verifyB\xbe\x01\n\x11org.drey.audit.v1B\x11\x41uditServiceProtoP\x01Z1github.com/drey-controls/drey-go/audit/v1;auditv1\xa2\x02\x04\x44UVX\xaa\x02\rDrey.Audit.V1\xba\x02\x0b\x44reyAuditV1\xca\x02\rDrey\\Audit\\V1\xe2\x02\x19\x44rey\\Audit\\V1\\GPBMetadata\xea\x02\x0f\x44rey::Audit::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!drey/audit/v1/audit_service.proto\x12\rdrey.audit.v1\x1a\x19\x64rey/audit/v1/audit.proto\x1a drey/common/v1/annotations.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x02\n\x11ListEventsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12)\n\tprincipal\x18\x03 \x01(\tB\x0b\x8a\xa4&\x07\x18\xc8\x01H\x01X\x01R\tprincipal\x12.\n\raction_prefix\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x0c\x61\x63tionPrefix\x12!\n\x06target\x18\x05 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x06target\x12\x37\n\tfrom_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\"o\n\x12ListEventsResponse\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.drey.audit.v1.AuditEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"7\n\x0fGetEventRequest\x12$\n\x08sequence\x18\x01 \x01(\x03\x42\x08\x30\x01\x8a\xa4&\x02\x08\x01R\x08sequence\"?\n\x10GetEventResponse\x12+\n\x03\x61\x63t\x18\x01 \x01(\x0b\x32\x19.drey.audit.v1.AuditEventR\x03\x61\x63t\"\xd5\x01\n\x12WatchEventsRequest\x12.\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\x42\x02\x30\x01H\x00R\rafterSequence\x88\x01\x01\x12)\n\tprincipal\x18\x02 \x01(\tB\x0b\x8a\xa4&\x07\x18\xc8\x01H\x01X\x01R\tprincipal\x12.\n\raction_prefix\x18\x03 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x0c\x61\x63tionPrefix\x12!\n\x06target\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x06targetB\x11\n\x0f_after_sequence\"\x94\x01\n\x13WatchEventsResponse\x12\x33\n\x06\x65vents\x18\x01 \x01(\x0b\x32\x19.drey.audit.v1.AuditBatchH\x00R\x06\x65vents\x12@\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x1e.drey.audit.v1.AuditCheckpointH\x00R\ncheckpointB\x06\n\x04part\"?\n\nAuditBatch\x12\x31\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.drey.audit.v1.AuditEventR\x06\x65vents\"{\n\x0f\x41uditCheckpoint\x12\x1e\n\x08sequence\x18\x01 \x01(\x03\x42\x02\x30\x01R\x08sequence\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x18\n\x07stalled\x18\x03 \x01(\x08R\x07stalled\"\x14\n\x12VerifyChainRequest\"\xfd\x01\n\x13VerifyChainResponse\x12\x37\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1b.drey.audit.v1.ChainFindingR\x08\x66indings\x12\'\n\rlast_sequence\x18\x02 \x01(\x03\x42\x02\x30\x01R\x0clastSequence\x12\x1b\n\tlast_hash\x18\x03 \x01(\x0cR\x08lastHash\x12!\n\x0c\x61nchor_count\x18\x04 \x01(\x05R\x0b\x61nchorCount\x12\x44\n\x10last_anchor_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0elastAnchorTime2\xba\x04\n\x0c\x41uditService\x12\x83\x01\n\nListEvents\x12 .drey.audit.v1.ListEventsRequest\x1a!.drey.audit.v1.ListEventsResponse\"0\x90\x02\x01\x92\xa4&\x11\x61udit.events.list\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit/events\x12\x87\x01\n\x08GetEvent\x12\x1e.drey.audit.v1.GetEventRequest\x1a\x1f.drey.audit.v1.GetEventResponse\":\x90\x02\x01\x92\xa4&\x10\x61udit.events.get\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/audit/events/{sequence}\x12\x8f\x01\n\x0bWatchEvents\x12!.drey.audit.v1.WatchEventsRequest\x1a\".drey.audit.v1.WatchEventsResponse\"7\x90\x02\x01\x92\xa4&\x12\x61udit.events.watch\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/audit/events:watch0\x01\x12\x87\x01\n\x0bVerifyChain\x12!.drey.audit.v1.VerifyChainRequest\x1a\".drey.audit.v1.VerifyChainResponse\"1\x90\x02\x01\x92\xa4&\x12\x61udit.chain.verify\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit:verifyB\xbe\x01\n\x11org.drey.audit.v1B\x11\x41uditServiceProtoP\x01Z1github.com/drey-controls/drey-go/audit/v1;auditv1\xa2\x02\x04\x44UVX\xaa\x02\rDrey.Audit.V1\xba\x02\x0b\x44reyAuditV1\xca\x02\rDrey\\Audit\\V1\xe2\x02\x19\x44rey\\Audit\\V1\\GPBMetadata\xea\x02\x0f\x44rey::Audit::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\212\244&\003\030\240\037'
   _globals['_LISTEVENTSREQUEST'].fields_by_name['principal']._loaded_options = None
-  _globals['_LISTEVENTSREQUEST'].fields_by_name['principal']._serialized_options = b'\212\244&\005\030\310\001H\001'
+  _globals['_LISTEVENTSREQUEST'].fields_by_name['principal']._serialized_options = b'\212\244&\007\030\310\001H\001X\001'
   _globals['_LISTEVENTSREQUEST'].fields_by_name['action_prefix']._loaded_options = None
   _globals['_LISTEVENTSREQUEST'].fields_by_name['action_prefix']._serialized_options = b'\212\244&\005\030\310\001H\001'
   _globals['_LISTEVENTSREQUEST'].fields_by_name['target']._loaded_options = None
@@ -49,7 +49,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['after_sequence']._loaded_options = None
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['after_sequence']._serialized_options = b'0\001'
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['principal']._loaded_options = None
-  _globals['_WATCHEVENTSREQUEST'].fields_by_name['principal']._serialized_options = b'\212\244&\005\030\310\001H\001'
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['principal']._serialized_options = b'\212\244&\007\030\310\001H\001X\001'
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['action_prefix']._loaded_options = None
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['action_prefix']._serialized_options = b'\212\244&\005\030\310\001H\001'
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['target']._loaded_options = None
@@ -67,25 +67,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITSERVICE'].methods_by_name['VerifyChain']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['VerifyChain']._serialized_options = b'\220\002\001\222\244&\022audit.chain.verify\202\323\344\223\002\022\022\020/v1/audit:verify'
   _globals['_LISTEVENTSREQUEST']._serialized_start=177
-  _globals['_LISTEVENTSREQUEST']._serialized_end=499
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=501
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=612
-  _globals['_GETEVENTREQUEST']._serialized_start=614
-  _globals['_GETEVENTREQUEST']._serialized_end=669
-  _globals['_GETEVENTRESPONSE']._serialized_start=671
-  _globals['_GETEVENTRESPONSE']._serialized_end=734
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=737
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=948
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=951
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1099
-  _globals['_AUDITBATCH']._serialized_start=1101
-  _globals['_AUDITBATCH']._serialized_end=1164
-  _globals['_AUDITCHECKPOINT']._serialized_start=1166
-  _globals['_AUDITCHECKPOINT']._serialized_end=1289
-  _globals['_VERIFYCHAINREQUEST']._serialized_start=1291
-  _globals['_VERIFYCHAINREQUEST']._serialized_end=1311
-  _globals['_VERIFYCHAINRESPONSE']._serialized_start=1314
-  _globals['_VERIFYCHAINRESPONSE']._serialized_end=1567
-  _globals['_AUDITSERVICE']._serialized_start=1570
-  _globals['_AUDITSERVICE']._serialized_end=2140
+  _globals['_LISTEVENTSREQUEST']._serialized_end=501
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=503
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=614
+  _globals['_GETEVENTREQUEST']._serialized_start=616
+  _globals['_GETEVENTREQUEST']._serialized_end=671
+  _globals['_GETEVENTRESPONSE']._serialized_start=673
+  _globals['_GETEVENTRESPONSE']._serialized_end=736
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=739
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=952
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=955
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1103
+  _globals['_AUDITBATCH']._serialized_start=1105
+  _globals['_AUDITBATCH']._serialized_end=1168
+  _globals['_AUDITCHECKPOINT']._serialized_start=1170
+  _globals['_AUDITCHECKPOINT']._serialized_end=1293
+  _globals['_VERIFYCHAINREQUEST']._serialized_start=1295
+  _globals['_VERIFYCHAINREQUEST']._serialized_end=1315
+  _globals['_VERIFYCHAINRESPONSE']._serialized_start=1318
+  _globals['_VERIFYCHAINRESPONSE']._serialized_end=1571
+  _globals['_AUDITSERVICE']._serialized_start=1574
+  _globals['_AUDITSERVICE']._serialized_end=2144
 # @@protoc_insertion_point(module_scope)

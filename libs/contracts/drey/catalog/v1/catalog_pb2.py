@@ -30,7 +30,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64rey/catalog/v1/catalog.proto\x12\x0f\x64rey.catalog.v1\x1a drey/common/v1/annotations.proto\x1a\x1b\x64rey/common/v1/errors.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x02\n\x07\x43hannel\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12 \n\x07\x61\x64\x64ress\x18\x02 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x07\x61\x64\x64ress\x12\x44\n\x10\x63hannel_protocol\x18\x03 \x01(\x0e\x32\x19.drey.catalog.v1.ProtocolR\x0f\x63hannelProtocol\x12\x1f\n\x05\x66ield\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05\x66ield\x12\x37\n\ttolerance\x18\x05 \x01(\x0b\x32\x19.drey.common.v1.ToleranceR\ttolerance\x12\x39\n\x07monitor\x18\x06 \x01(\x0b\x32\x1f.drey.catalog.v1.MonitorOptionsR\x07monitor\"\x85\x01\n\x0eMonitorOptions\x12<\n\x0cmin_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12\x35\n\x08\x64\x65\x61\x64\x62\x61nd\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ToleranceR\x08\x64\x65\x61\x64\x62\x61nd\"\xdf\x05\n\x02Pv\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1a\n\x06number\x18\x02 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x1a\n\x04name\x18\x03 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x04name\x12\x1a\n\x04\x65tag\x18\x04 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12\x34\n\x08setpoint\x18\x05 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x08setpoint\x12\x34\n\x08readback\x18\x06 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x08readback\x12,\n\x04\x64one\x18\x07 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x04\x64one\x12\x30\n\x06\x63onfig\x18\x08 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x06\x63onfig\x12!\n\x06\x64\x65vice\x18\t \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x06\x64\x65vice\x12-\n\x0b\x64\x65scription\x18\n \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12\x34\n\x04tags\x18\x0b \x03(\x0b\x32\x17.drey.catalog.v1.TagRefB\x07\x8a\xa4&\x03\x10\xe8\x07R\x04tags\x12\x1b\n\tread_only\x18\x0c \x01(\x08R\x08readOnly\x12\x45\n\x0erestore_policy\x18\r \x01(\x0b\x32\x1e.drey.catalog.v1.RestorePolicyR\rrestorePolicy\x12;\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12;\n\x0b\x64\x65lete_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"J\n\x06TagRef\x12!\n\x05group\x18\x01 \x01(\tB\x0b\x8a\xa4&\x07\x08\x01\x18\xc8\x01H\x01R\x05group\x12\x1d\n\x03tag\x18\x02 \x01(\tB\x0b\x8a\xa4&\x07\x08\x01\x18\xc8\x01H\x01R\x03tag\"\xc8\x03\n\rRestorePolicy\x12;\n\ncompletion\x18\x01 \x01(\x0e\x32\x1b.drey.catalog.v1.CompletionR\ncompletion\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x31\n\x06settle\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06settle\x12\x19\n\x05stage\x18\x04 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12)\n\x0c\x64one_channel\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x0b\x64oneChannel\x12\"\n\ndone_value\x18\x06 \x01(\x01H\x01R\tdoneValue\x88\x01\x01\x12 \n\tramp_rate\x18\x07 \x01(\x01H\x02R\x08rampRate\x88\x01\x01\x12 \n\tramp_step\x18\x08 \x01(\x01H\x03R\x08rampStep\x88\x01\x01\x12/\n\x07\x61llowed\x18\t \x01(\x0b\x32\x15.drey.common.v1.RangeR\x07\x61llowedB\x08\n\x06_stageB\r\n\x0b_done_valueB\x0c\n\n_ramp_rateB\x0c\n\n_ramp_step\"\xed\x01\n\x0cPolicySource\x12!\n\x0cpolicy_field\x18\x01 \x01(\tR\x0bpolicyField\x12-\n\x02pv\x18\x02 \x01(\x0b\x32\x1b.drey.catalog.v1.PolicyOfPvH\x00R\x02pv\x12\x18\n\x06\x64\x65vice\x18\x03 \x01(\tH\x00R\x06\x64\x65vice\x12+\n\x03tag\x18\x04 \x01(\x0b\x32\x17.drey.catalog.v1.TagRefH\x00R\x03tag\x12:\n\x08\x62uilt_in\x18\x05 \x01(\x0b\x32\x1d.drey.catalog.v1.PolicyOfDreyH\x00R\x07\x62uiltInB\x08\n\x06source\"\x0c\n\nPolicyOfPv\"\x0e\n\x0cPolicyOfDrey\"7\n\x06\x44\x65vice\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n\x08pv_count\x18\x02 \x01(\x05R\x07pvCount\"\xf3\x01\n\x08TagGroup\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12-\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12(\n\x04tags\x18\x04 \x03(\x0b\x32\x14.drey.catalog.v1.TagR\x04tags\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12;\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"\xda\x01\n\x03Tag\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12(\n\x0ctag_group_id\x18\x03 \x01(\tB\x06\x8a\xa4&\x02 \x01R\ntagGroupId\x12\x19\n\x08pv_count\x18\x04 \x01(\x05R\x07pvCount\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12;\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"\xcd\x03\n\x05Scope\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12-\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12.\n\x04spec\x18\x04 \x01(\x0b\x32\x1a.drey.catalog.v1.ScopeSpecR\x04spec\x12\x1c\n\x07version\x18\x05 \x01(\x04\x42\x02\x30\x01R\x07version\x12=\n\x0cversion_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bversionTime\x12\x1a\n\x04\x65tag\x18\x07 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12;\n\x0b\x64\x65lete_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"z\n\tScopeSpec\x12\x36\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorH\x00R\x08selector\x12-\n\x04list\x18\x02 \x01(\x0b\x32\x17.drey.catalog.v1.PvListH\x00R\x04listB\x06\n\x04spec\"7\n\x06PvList\x12-\n\npv_numbers\x18\x01 \x03(\x06\x42\x0e\x30\x01\x8a\xa4&\x08\x08\x01\x10\xa0\x8d\x06\x30\x01R\tpvNumbers\"\xb3\x01\n\tImportRow\x12\x12\n\x04line\x18\x01 \x01(\x05R\x04line\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x35\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1d.drey.catalog.v1.ImportActionR\x06\x61\x63tion\x12\x16\n\x06\x63olumn\x18\x04 \x01(\tR\x06\x63olumn\x12/\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\"\x9b\x02\n\rImportSummary\x12\x12\n\x04rows\x18\x01 \x01(\x05R\x04rows\x12\x14\n\x05\x61\x64\x64\x65\x64\x18\x02 \x01(\x05R\x05\x61\x64\x64\x65\x64\x12\x18\n\x07\x63hanged\x18\x03 \x01(\x05R\x07\x63hanged\x12\x1c\n\tunchanged\x18\x04 \x01(\x05R\tunchanged\x12\x18\n\x07refused\x18\x05 \x01(\x05R\x07refused\x12\x18\n\x07\x61pplied\x18\x06 \x01(\x08R\x07\x61pplied\x12(\n\x10tag_groups_added\x18\x07 \x03(\tR\x0etagGroupsAdded\x12\x15\n\x06job_id\x18\x08 \x01(\tR\x05jobId\x12\x33\n\x06\x66ormat\x18\t \x01(\x0e\x32\x1b.drey.catalog.v1.FileFormatR\x06\x66ormat\"`\n\x08PvResult\x12#\n\x02pv\x18\x01 \x01(\x0b\x32\x13.drey.catalog.v1.PvR\x02pv\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror*Z\n\x08Protocol\x12\x18\n\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPROTOCOL_CA\x10\x01\x12\x10\n\x0cPROTOCOL_PVA\x10\x02\x12\x11\n\rPROTOCOL_LIVE\x10\x03*\x90\x01\n\nCompletion\x12\x1a\n\x16\x43OMPLETION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43OMPLETION_SENT\x10\x01\x12\x1b\n\x17\x43OMPLETION_PUT_CALLBACK\x10\x02\x12\x17\n\x13\x43OMPLETION_READBACK\x10\x03\x12\x1b\n\x17\x43OMPLETION_DONE_CHANNEL\x10\x04*\xe2\x01\n\nFileFormat\x12\x1b\n\x17\x46ILE_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ILE_FORMAT_CSV\x10\x01\x12\x1c\n\x18\x46ILE_FORMAT_AUTOSAVE_REQ\x10\x02\x12\x18\n\x14\x46ILE_FORMAT_BURT_REQ\x10\x03\x12\x1b\n\x17\x46ILE_FORMAT_PHOEBUS_CSV\x10\x04\x12\x1c\n\x18\x46ILE_FORMAT_PHOEBUS_JSON\x10\x05\x12\x15\n\x11\x46ILE_FORMAT_NAMES\x10\x06\x12\x18\n\x14\x46ILE_FORMAT_EPICS_DB\x10\x07*\x99\x01\n\x0cImportAction\x12\x1d\n\x19IMPORT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13IMPORT_ACTION_ADDED\x10\x01\x12\x19\n\x15IMPORT_ACTION_CHANGED\x10\x02\x12\x1b\n\x17IMPORT_ACTION_UNCHANGED\x10\x03\x12\x19\n\x15IMPORT_ACTION_REFUSED\x10\x04\x42\xc9\x01\n\x13org.drey.catalog.v1B\x0c\x43\x61talogProtoP\x01Z5github.com/drey-controls/drey-go/catalog/v1;catalogv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0f\x44rey.Catalog.V1\xba\x02\rDreyCatalogV1\xca\x02\x0f\x44rey\\Catalog\\V1\xe2\x02\x1b\x44rey\\Catalog\\V1\\GPBMetadata\xea\x02\x11\x44rey::Catalog::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64rey/catalog/v1/catalog.proto\x12\x0f\x64rey.catalog.v1\x1a drey/common/v1/annotations.proto\x1a\x1b\x64rey/common/v1/errors.proto\x1a\x1d\x64rey/common/v1/selector.proto\x1a\x1a\x64rey/common/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x02\n\x07\x43hannel\x12\x1a\n\x06number\x18\x01 \x01(\x06\x42\x02\x30\x01R\x06number\x12 \n\x07\x61\x64\x64ress\x18\x02 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x07\x61\x64\x64ress\x12\x44\n\x10\x63hannel_protocol\x18\x03 \x01(\x0e\x32\x19.drey.catalog.v1.ProtocolR\x0f\x63hannelProtocol\x12\x1f\n\x05\x66ield\x18\x04 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05\x66ield\x12\x37\n\ttolerance\x18\x05 \x01(\x0b\x32\x19.drey.common.v1.ToleranceR\ttolerance\x12\x39\n\x07monitor\x18\x06 \x01(\x0b\x32\x1f.drey.catalog.v1.MonitorOptionsR\x07monitor\"\x85\x01\n\x0eMonitorOptions\x12<\n\x0cmin_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\x12\x35\n\x08\x64\x65\x61\x64\x62\x61nd\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ToleranceR\x08\x64\x65\x61\x64\x62\x61nd\"\xe1\x05\n\x02Pv\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1a\n\x06number\x18\x02 \x01(\x06\x42\x02\x30\x01R\x06number\x12\x1a\n\x04name\x18\x03 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x04name\x12\x1a\n\x04\x65tag\x18\x04 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12\x34\n\x08setpoint\x18\x05 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x08setpoint\x12\x34\n\x08readback\x18\x06 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x08readback\x12,\n\x04\x64one\x18\x07 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x04\x64one\x12\x30\n\x06\x63onfig\x18\x08 \x01(\x0b\x32\x18.drey.catalog.v1.ChannelR\x06\x63onfig\x12#\n\x06\x64\x65vice\x18\t \x01(\tB\x0b\x8a\xa4&\x07\x18\xf4\x03H\x01X\x01R\x06\x64\x65vice\x12-\n\x0b\x64\x65scription\x18\n \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12\x34\n\x04tags\x18\x0b \x03(\x0b\x32\x17.drey.catalog.v1.TagRefB\x07\x8a\xa4&\x03\x10\xe8\x07R\x04tags\x12\x1b\n\tread_only\x18\x0c \x01(\x08R\x08readOnly\x12\x45\n\x0erestore_policy\x18\r \x01(\x0b\x32\x1e.drey.catalog.v1.RestorePolicyR\rrestorePolicy\x12;\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12;\n\x0b\x64\x65lete_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"N\n\x06TagRef\x12#\n\x05group\x18\x01 \x01(\tB\r\x8a\xa4&\t\x08\x01\x18\xc8\x01H\x01X\x01R\x05group\x12\x1f\n\x03tag\x18\x02 \x01(\tB\r\x8a\xa4&\t\x08\x01\x18\xc8\x01H\x01X\x01R\x03tag\"\xc8\x03\n\rRestorePolicy\x12;\n\ncompletion\x18\x01 \x01(\x0e\x32\x1b.drey.catalog.v1.CompletionR\ncompletion\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\x12\x31\n\x06settle\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06settle\x12\x19\n\x05stage\x18\x04 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12)\n\x0c\x64one_channel\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x38\x01R\x0b\x64oneChannel\x12\"\n\ndone_value\x18\x06 \x01(\x01H\x01R\tdoneValue\x88\x01\x01\x12 \n\tramp_rate\x18\x07 \x01(\x01H\x02R\x08rampRate\x88\x01\x01\x12 \n\tramp_step\x18\x08 \x01(\x01H\x03R\x08rampStep\x88\x01\x01\x12/\n\x07\x61llowed\x18\t \x01(\x0b\x32\x15.drey.common.v1.RangeR\x07\x61llowedB\x08\n\x06_stageB\r\n\x0b_done_valueB\x0c\n\n_ramp_rateB\x0c\n\n_ramp_step\"\xed\x01\n\x0cPolicySource\x12!\n\x0cpolicy_field\x18\x01 \x01(\tR\x0bpolicyField\x12-\n\x02pv\x18\x02 \x01(\x0b\x32\x1b.drey.catalog.v1.PolicyOfPvH\x00R\x02pv\x12\x18\n\x06\x64\x65vice\x18\x03 \x01(\tH\x00R\x06\x64\x65vice\x12+\n\x03tag\x18\x04 \x01(\x0b\x32\x17.drey.catalog.v1.TagRefH\x00R\x03tag\x12:\n\x08\x62uilt_in\x18\x05 \x01(\x0b\x32\x1d.drey.catalog.v1.PolicyOfDreyH\x00R\x07\x62uiltInB\x08\n\x06source\"\x0c\n\nPolicyOfPv\"\x0e\n\x0cPolicyOfDrey\"7\n\x06\x44\x65vice\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n\x08pv_count\x18\x02 \x01(\x05R\x07pvCount\"\xf5\x01\n\x08TagGroup\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1f\n\x04name\x18\x02 \x01(\tB\x0b\x8a\xa4&\x07\x18\xc8\x01H\x01X\x01R\x04name\x12-\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12(\n\x04tags\x18\x04 \x03(\x0b\x32\x14.drey.catalog.v1.TagR\x04tags\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12;\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"\xdc\x01\n\x03Tag\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1f\n\x04name\x18\x02 \x01(\tB\x0b\x8a\xa4&\x07\x18\xc8\x01H\x01X\x01R\x04name\x12(\n\x0ctag_group_id\x18\x03 \x01(\tB\x06\x8a\xa4&\x02 \x01R\ntagGroupId\x12\x19\n\x08pv_count\x18\x04 \x01(\x05R\x07pvCount\x12\x1a\n\x04\x65tag\x18\x05 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12;\n\x0b\x64\x65lete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"\xcd\x03\n\x05Scope\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12\x1d\n\x04name\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x04name\x12-\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x0b\x8a\xa4&\x07\x18\x90NH\x01P\x01R\x0b\x64\x65scription\x12.\n\x04spec\x18\x04 \x01(\x0b\x32\x1a.drey.catalog.v1.ScopeSpecR\x04spec\x12\x1c\n\x07version\x18\x05 \x01(\x04\x42\x02\x30\x01R\x07version\x12=\n\x0cversion_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bversionTime\x12\x1a\n\x04\x65tag\x18\x07 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12;\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12;\n\x0b\x64\x65lete_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndeleteTime\"z\n\tScopeSpec\x12\x36\n\x08selector\x18\x01 \x01(\x0b\x32\x18.drey.common.v1.SelectorH\x00R\x08selector\x12-\n\x04list\x18\x02 \x01(\x0b\x32\x17.drey.catalog.v1.PvListH\x00R\x04listB\x06\n\x04spec\"7\n\x06PvList\x12-\n\npv_numbers\x18\x01 \x03(\x06\x42\x0e\x30\x01\x8a\xa4&\x08\x08\x01\x10\xa0\x8d\x06\x30\x01R\tpvNumbers\"\xb3\x01\n\tImportRow\x12\x12\n\x04line\x18\x01 \x01(\x05R\x04line\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x35\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x1d.drey.catalog.v1.ImportActionR\x06\x61\x63tion\x12\x16\n\x06\x63olumn\x18\x04 \x01(\tR\x06\x63olumn\x12/\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror\"\x9b\x02\n\rImportSummary\x12\x12\n\x04rows\x18\x01 \x01(\x05R\x04rows\x12\x14\n\x05\x61\x64\x64\x65\x64\x18\x02 \x01(\x05R\x05\x61\x64\x64\x65\x64\x12\x18\n\x07\x63hanged\x18\x03 \x01(\x05R\x07\x63hanged\x12\x1c\n\tunchanged\x18\x04 \x01(\x05R\tunchanged\x12\x18\n\x07refused\x18\x05 \x01(\x05R\x07refused\x12\x18\n\x07\x61pplied\x18\x06 \x01(\x08R\x07\x61pplied\x12(\n\x10tag_groups_added\x18\x07 \x03(\tR\x0etagGroupsAdded\x12\x15\n\x06job_id\x18\x08 \x01(\tR\x05jobId\x12\x33\n\x06\x66ormat\x18\t \x01(\x0e\x32\x1b.drey.catalog.v1.FileFormatR\x06\x66ormat\"`\n\x08PvResult\x12#\n\x02pv\x18\x01 \x01(\x0b\x32\x13.drey.catalog.v1.PvR\x02pv\x12/\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.ItemErrorR\x05\x65rror*Z\n\x08Protocol\x12\x18\n\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPROTOCOL_CA\x10\x01\x12\x10\n\x0cPROTOCOL_PVA\x10\x02\x12\x11\n\rPROTOCOL_LIVE\x10\x03*\x90\x01\n\nCompletion\x12\x1a\n\x16\x43OMPLETION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43OMPLETION_SENT\x10\x01\x12\x1b\n\x17\x43OMPLETION_PUT_CALLBACK\x10\x02\x12\x17\n\x13\x43OMPLETION_READBACK\x10\x03\x12\x1b\n\x17\x43OMPLETION_DONE_CHANNEL\x10\x04*\xe2\x01\n\nFileFormat\x12\x1b\n\x17\x46ILE_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ILE_FORMAT_CSV\x10\x01\x12\x1c\n\x18\x46ILE_FORMAT_AUTOSAVE_REQ\x10\x02\x12\x18\n\x14\x46ILE_FORMAT_BURT_REQ\x10\x03\x12\x1b\n\x17\x46ILE_FORMAT_PHOEBUS_CSV\x10\x04\x12\x1c\n\x18\x46ILE_FORMAT_PHOEBUS_JSON\x10\x05\x12\x15\n\x11\x46ILE_FORMAT_NAMES\x10\x06\x12\x18\n\x14\x46ILE_FORMAT_EPICS_DB\x10\x07*\x99\x01\n\x0cImportAction\x12\x1d\n\x19IMPORT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13IMPORT_ACTION_ADDED\x10\x01\x12\x19\n\x15IMPORT_ACTION_CHANGED\x10\x02\x12\x1b\n\x17IMPORT_ACTION_UNCHANGED\x10\x03\x12\x19\n\x15IMPORT_ACTION_REFUSED\x10\x04\x42\xc9\x01\n\x13org.drey.catalog.v1B\x0c\x43\x61talogProtoP\x01Z5github.com/drey-controls/drey-go/catalog/v1;catalogv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0f\x44rey.Catalog.V1\xba\x02\rDreyCatalogV1\xca\x02\x0f\x44rey\\Catalog\\V1\xe2\x02\x1b\x44rey\\Catalog\\V1\\GPBMetadata\xea\x02\x11\x44rey::Catalog::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,21 +53,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PV'].fields_by_name['etag']._loaded_options = None
   _globals['_PV'].fields_by_name['etag']._serialized_options = b'\212\244&\002\030d'
   _globals['_PV'].fields_by_name['device']._loaded_options = None
-  _globals['_PV'].fields_by_name['device']._serialized_options = b'\212\244&\005\030\364\003H\001'
+  _globals['_PV'].fields_by_name['device']._serialized_options = b'\212\244&\007\030\364\003H\001X\001'
   _globals['_PV'].fields_by_name['description']._loaded_options = None
   _globals['_PV'].fields_by_name['description']._serialized_options = b'\212\244&\007\030\220NH\001P\001'
   _globals['_PV'].fields_by_name['tags']._loaded_options = None
   _globals['_PV'].fields_by_name['tags']._serialized_options = b'\212\244&\003\020\350\007'
   _globals['_TAGREF'].fields_by_name['group']._loaded_options = None
-  _globals['_TAGREF'].fields_by_name['group']._serialized_options = b'\212\244&\007\010\001\030\310\001H\001'
+  _globals['_TAGREF'].fields_by_name['group']._serialized_options = b'\212\244&\t\010\001\030\310\001H\001X\001'
   _globals['_TAGREF'].fields_by_name['tag']._loaded_options = None
-  _globals['_TAGREF'].fields_by_name['tag']._serialized_options = b'\212\244&\007\010\001\030\310\001H\001'
+  _globals['_TAGREF'].fields_by_name['tag']._serialized_options = b'\212\244&\t\010\001\030\310\001H\001X\001'
   _globals['_RESTOREPOLICY'].fields_by_name['done_channel']._loaded_options = None
   _globals['_RESTOREPOLICY'].fields_by_name['done_channel']._serialized_options = b'\212\244&\0028\001'
   _globals['_TAGGROUP'].fields_by_name['id']._loaded_options = None
   _globals['_TAGGROUP'].fields_by_name['id']._serialized_options = b'\212\244&\002 \001'
   _globals['_TAGGROUP'].fields_by_name['name']._loaded_options = None
-  _globals['_TAGGROUP'].fields_by_name['name']._serialized_options = b'\212\244&\005\030\310\001H\001'
+  _globals['_TAGGROUP'].fields_by_name['name']._serialized_options = b'\212\244&\007\030\310\001H\001X\001'
   _globals['_TAGGROUP'].fields_by_name['description']._loaded_options = None
   _globals['_TAGGROUP'].fields_by_name['description']._serialized_options = b'\212\244&\007\030\220NH\001P\001'
   _globals['_TAGGROUP'].fields_by_name['etag']._loaded_options = None
@@ -75,7 +75,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TAG'].fields_by_name['id']._loaded_options = None
   _globals['_TAG'].fields_by_name['id']._serialized_options = b'\212\244&\002 \001'
   _globals['_TAG'].fields_by_name['name']._loaded_options = None
-  _globals['_TAG'].fields_by_name['name']._serialized_options = b'\212\244&\005\030\310\001H\001'
+  _globals['_TAG'].fields_by_name['name']._serialized_options = b'\212\244&\007\030\310\001H\001X\001'
   _globals['_TAG'].fields_by_name['tag_group_id']._loaded_options = None
   _globals['_TAG'].fields_by_name['tag_group_id']._serialized_options = b'\212\244&\002 \001'
   _globals['_TAG'].fields_by_name['etag']._loaded_options = None
@@ -92,46 +92,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCOPE'].fields_by_name['etag']._serialized_options = b'\212\244&\002\030d'
   _globals['_PVLIST'].fields_by_name['pv_numbers']._loaded_options = None
   _globals['_PVLIST'].fields_by_name['pv_numbers']._serialized_options = b'0\001\212\244&\010\010\001\020\240\215\0060\001'
-  _globals['_PROTOCOL']._serialized_start=3944
-  _globals['_PROTOCOL']._serialized_end=4034
-  _globals['_COMPLETION']._serialized_start=4037
-  _globals['_COMPLETION']._serialized_end=4181
-  _globals['_FILEFORMAT']._serialized_start=4184
-  _globals['_FILEFORMAT']._serialized_end=4410
-  _globals['_IMPORTACTION']._serialized_start=4413
-  _globals['_IMPORTACTION']._serialized_end=4566
+  _globals['_PROTOCOL']._serialized_start=3954
+  _globals['_PROTOCOL']._serialized_end=4044
+  _globals['_COMPLETION']._serialized_start=4047
+  _globals['_COMPLETION']._serialized_end=4191
+  _globals['_FILEFORMAT']._serialized_start=4194
+  _globals['_FILEFORMAT']._serialized_end=4420
+  _globals['_IMPORTACTION']._serialized_start=4423
+  _globals['_IMPORTACTION']._serialized_end=4576
   _globals['_CHANNEL']._serialized_start=238
   _globals['_CHANNEL']._serialized_end=528
   _globals['_MONITOROPTIONS']._serialized_start=531
   _globals['_MONITOROPTIONS']._serialized_end=664
   _globals['_PV']._serialized_start=667
-  _globals['_PV']._serialized_end=1402
-  _globals['_TAGREF']._serialized_start=1404
-  _globals['_TAGREF']._serialized_end=1478
-  _globals['_RESTOREPOLICY']._serialized_start=1481
-  _globals['_RESTOREPOLICY']._serialized_end=1937
-  _globals['_POLICYSOURCE']._serialized_start=1940
-  _globals['_POLICYSOURCE']._serialized_end=2177
-  _globals['_POLICYOFPV']._serialized_start=2179
-  _globals['_POLICYOFPV']._serialized_end=2191
-  _globals['_POLICYOFDREY']._serialized_start=2193
-  _globals['_POLICYOFDREY']._serialized_end=2207
-  _globals['_DEVICE']._serialized_start=2209
-  _globals['_DEVICE']._serialized_end=2264
-  _globals['_TAGGROUP']._serialized_start=2267
-  _globals['_TAGGROUP']._serialized_end=2510
-  _globals['_TAG']._serialized_start=2513
-  _globals['_TAG']._serialized_end=2731
-  _globals['_SCOPE']._serialized_start=2734
-  _globals['_SCOPE']._serialized_end=3195
-  _globals['_SCOPESPEC']._serialized_start=3197
-  _globals['_SCOPESPEC']._serialized_end=3319
-  _globals['_PVLIST']._serialized_start=3321
-  _globals['_PVLIST']._serialized_end=3376
-  _globals['_IMPORTROW']._serialized_start=3379
-  _globals['_IMPORTROW']._serialized_end=3558
-  _globals['_IMPORTSUMMARY']._serialized_start=3561
-  _globals['_IMPORTSUMMARY']._serialized_end=3844
-  _globals['_PVRESULT']._serialized_start=3846
-  _globals['_PVRESULT']._serialized_end=3942
+  _globals['_PV']._serialized_end=1404
+  _globals['_TAGREF']._serialized_start=1406
+  _globals['_TAGREF']._serialized_end=1484
+  _globals['_RESTOREPOLICY']._serialized_start=1487
+  _globals['_RESTOREPOLICY']._serialized_end=1943
+  _globals['_POLICYSOURCE']._serialized_start=1946
+  _globals['_POLICYSOURCE']._serialized_end=2183
+  _globals['_POLICYOFPV']._serialized_start=2185
+  _globals['_POLICYOFPV']._serialized_end=2197
+  _globals['_POLICYOFDREY']._serialized_start=2199
+  _globals['_POLICYOFDREY']._serialized_end=2213
+  _globals['_DEVICE']._serialized_start=2215
+  _globals['_DEVICE']._serialized_end=2270
+  _globals['_TAGGROUP']._serialized_start=2273
+  _globals['_TAGGROUP']._serialized_end=2518
+  _globals['_TAG']._serialized_start=2521
+  _globals['_TAG']._serialized_end=2741
+  _globals['_SCOPE']._serialized_start=2744
+  _globals['_SCOPE']._serialized_end=3205
+  _globals['_SCOPESPEC']._serialized_start=3207
+  _globals['_SCOPESPEC']._serialized_end=3329
+  _globals['_PVLIST']._serialized_start=3331
+  _globals['_PVLIST']._serialized_end=3386
+  _globals['_IMPORTROW']._serialized_start=3389
+  _globals['_IMPORTROW']._serialized_end=3568
+  _globals['_IMPORTSUMMARY']._serialized_start=3571
+  _globals['_IMPORTSUMMARY']._serialized_end=3854
+  _globals['_PVRESULT']._serialized_start=3856
+  _globals['_PVRESULT']._serialized_end=3952
 # @@protoc_insertion_point(module_scope)

@@ -36,6 +36,7 @@ class Limits(_message.Message):
     MAX_VALUE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     MULTILINE_FIELD_NUMBER: _builtins.int
+    NORMALIZED_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """The field must be present: not the empty string, not zero, not the empty list, message set."""
     max_items: _builtins.int
@@ -60,6 +61,10 @@ class Limits(_message.Message):
     """
     multiline: _builtins.bool
     """Newline, carriage return and tab are allowed in `text`."""
+    normalized: _builtins.bool
+    """The string, or each element, is brought to Unicode's form NFC before anything looks at it: of names
+    that look the same because a letter with an accent is one character or two, there is one.
+    """
     def __init__(
         self,
         *,
@@ -73,10 +78,11 @@ class Limits(_message.Message):
         max_value: _builtins.int = ...,
         text: _builtins.bool = ...,
         multiline: _builtins.bool = ...,
+        normalized: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epics_name", b"epics_name", "max_bytes", b"max_bytes", "max_items", b"max_items", "max_value", b"max_value", "multiline", b"multiline", "non_negative", b"non_negative", "required", b"required", "text", b"text", "unique", b"unique", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epics_name", b"epics_name", "max_bytes", b"max_bytes", "max_items", b"max_items", "max_value", b"max_value", "multiline", b"multiline", "non_negative", b"non_negative", "normalized", b"normalized", "required", b"required", "text", b"text", "unique", b"unique", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

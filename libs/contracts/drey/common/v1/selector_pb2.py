@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64rey/common/v1/selector.proto\x12\x0e\x64rey.common.v1\x1a drey/common/v1/annotations.proto\"\xde\x02\n\x08Selector\x12\x10\n\x03\x61ll\x18\x01 \x01(\x08R\x03\x61ll\x12 \n\x05names\x18\x02 \x03(\tB\n\x8a\xa4&\x06\x10\xa0\x8d\x06\x38\x01R\x05names\x12\x1c\n\x03ids\x18\x03 \x03(\tB\n\x8a\xa4&\x06\x10\xa0\x8d\x06 \x01R\x03ids\x12$\n\x07numbers\x18\x04 \x03(\x06\x42\n0\x01\x8a\xa4&\x04\x10\xa0\x8d\x06R\x07numbers\x12\"\n\x05globs\x18\x05 \x03(\tB\x0c\x8a\xa4&\x08\x10\xe8\x07\x18\xf4\x03H\x01R\x05globs\x12&\n\x07\x64\x65vices\x18\x06 \x03(\tB\x0c\x8a\xa4&\x08\x10\x90N\x18\xf4\x03H\x01R\x07\x64\x65vices\x12\x35\n\x04tags\x18\x07 \x03(\x0b\x32\x19.drey.common.v1.TagFilterB\x06\x8a\xa4&\x02\x10\x64R\x04tags\x12\x1f\n\x05scope\x18\x08 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12\x36\n\texcluding\x18\t \x01(\x0b\x32\x18.drey.common.v1.SelectorR\texcluding\"P\n\tTagFilter\x12!\n\x05group\x18\x01 \x01(\tB\x0b\x8a\xa4&\x07\x08\x01\x18\xc8\x01H\x01R\x05group\x12 \n\x04tags\x18\x02 \x03(\tB\x0c\x8a\xa4&\x08\x10\xe8\x07\x18\xc8\x01H\x01R\x04tagsB\xc2\x01\n\x12org.drey.common.v1B\rSelectorProtoP\x01Z3github.com/drey-controls/drey-go/common/v1;commonv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0e\x44rey.Common.V1\xba\x02\x0c\x44reyCommonV1\xca\x02\x0e\x44rey\\Common\\V1\xe2\x02\x1a\x44rey\\Common\\V1\\GPBMetadata\xea\x02\x10\x44rey::Common::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64rey/common/v1/selector.proto\x12\x0e\x64rey.common.v1\x1a drey/common/v1/annotations.proto\"\xe0\x02\n\x08Selector\x12\x10\n\x03\x61ll\x18\x01 \x01(\x08R\x03\x61ll\x12 \n\x05names\x18\x02 \x03(\tB\n\x8a\xa4&\x06\x10\xa0\x8d\x06\x38\x01R\x05names\x12\x1c\n\x03ids\x18\x03 \x03(\tB\n\x8a\xa4&\x06\x10\xa0\x8d\x06 \x01R\x03ids\x12$\n\x07numbers\x18\x04 \x03(\x06\x42\n0\x01\x8a\xa4&\x04\x10\xa0\x8d\x06R\x07numbers\x12\"\n\x05globs\x18\x05 \x03(\tB\x0c\x8a\xa4&\x08\x10\xe8\x07\x18\xf4\x03H\x01R\x05globs\x12(\n\x07\x64\x65vices\x18\x06 \x03(\tB\x0e\x8a\xa4&\n\x10\x90N\x18\xf4\x03H\x01X\x01R\x07\x64\x65vices\x12\x35\n\x04tags\x18\x07 \x03(\x0b\x32\x19.drey.common.v1.TagFilterB\x06\x8a\xa4&\x02\x10\x64R\x04tags\x12\x1f\n\x05scope\x18\x08 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12\x36\n\texcluding\x18\t \x01(\x0b\x32\x18.drey.common.v1.SelectorR\texcluding\"T\n\tTagFilter\x12#\n\x05group\x18\x01 \x01(\tB\r\x8a\xa4&\t\x08\x01\x18\xc8\x01H\x01X\x01R\x05group\x12\"\n\x04tags\x18\x02 \x03(\tB\x0e\x8a\xa4&\n\x10\xe8\x07\x18\xc8\x01H\x01X\x01R\x04tagsB\xc2\x01\n\x12org.drey.common.v1B\rSelectorProtoP\x01Z3github.com/drey-controls/drey-go/common/v1;commonv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0e\x44rey.Common.V1\xba\x02\x0c\x44reyCommonV1\xca\x02\x0e\x44rey\\Common\\V1\xe2\x02\x1a\x44rey\\Common\\V1\\GPBMetadata\xea\x02\x10\x44rey::Common::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,17 +42,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SELECTOR'].fields_by_name['globs']._loaded_options = None
   _globals['_SELECTOR'].fields_by_name['globs']._serialized_options = b'\212\244&\010\020\350\007\030\364\003H\001'
   _globals['_SELECTOR'].fields_by_name['devices']._loaded_options = None
-  _globals['_SELECTOR'].fields_by_name['devices']._serialized_options = b'\212\244&\010\020\220N\030\364\003H\001'
+  _globals['_SELECTOR'].fields_by_name['devices']._serialized_options = b'\212\244&\n\020\220N\030\364\003H\001X\001'
   _globals['_SELECTOR'].fields_by_name['tags']._loaded_options = None
   _globals['_SELECTOR'].fields_by_name['tags']._serialized_options = b'\212\244&\002\020d'
   _globals['_SELECTOR'].fields_by_name['scope']._loaded_options = None
   _globals['_SELECTOR'].fields_by_name['scope']._serialized_options = b'\212\244&\005\030\310\001H\001'
   _globals['_TAGFILTER'].fields_by_name['group']._loaded_options = None
-  _globals['_TAGFILTER'].fields_by_name['group']._serialized_options = b'\212\244&\007\010\001\030\310\001H\001'
+  _globals['_TAGFILTER'].fields_by_name['group']._serialized_options = b'\212\244&\t\010\001\030\310\001H\001X\001'
   _globals['_TAGFILTER'].fields_by_name['tags']._loaded_options = None
-  _globals['_TAGFILTER'].fields_by_name['tags']._serialized_options = b'\212\244&\010\020\350\007\030\310\001H\001'
+  _globals['_TAGFILTER'].fields_by_name['tags']._serialized_options = b'\212\244&\n\020\350\007\030\310\001H\001X\001'
   _globals['_SELECTOR']._serialized_start=84
-  _globals['_SELECTOR']._serialized_end=434
-  _globals['_TAGFILTER']._serialized_start=436
-  _globals['_TAGFILTER']._serialized_end=516
+  _globals['_SELECTOR']._serialized_end=436
+  _globals['_TAGFILTER']._serialized_start=438
+  _globals['_TAGFILTER']._serialized_end=522
 # @@protoc_insertion_point(module_scope)

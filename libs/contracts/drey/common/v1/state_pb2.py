@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64rey/common/v1/state.proto\x12\x0e\x64rey.common.v1\x1a drey/common/v1/annotations.proto\"\xf8\x01\n\x08StateRef\x12)\n\x0bsnapshot_id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01H\x00R\nsnapshotId\x12/\n\x04live\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.LiveStateH\x00R\x04live\x12\x1f\n\ninstant_ns\x18\x03 \x01(\x10H\x00R\tinstantNs\x12\x31\n\x07run_end\x18\x04 \x01(\x0b\x32\x16.drey.common.v1.RunEndH\x00R\x06runEnd\x12\x33\n\x06golden\x18\x05 \x01(\x0b\x32\x19.drey.common.v1.GoldenRefH\x00R\x06goldenB\x07\n\x05state\"\x0b\n\tLiveState\"\x9a\x01\n\x06RunEnd\x12\"\n\x06run_id\x18\x01 \x01(\tB\x0b\x8a\xa4&\x07\x08\x01\x18\xc8\x01H\x01R\x05runId\x12/\n\x04\x65\x64ge\x18\x02 \x01(\x0e\x32\x1b.drey.common.v1.RunEnd.EdgeR\x04\x65\x64ge\";\n\x04\x45\x64ge\x12\x14\n\x10\x45\x44GE_UNSPECIFIED\x10\x00\x12\x0e\n\nEDGE_START\x10\x01\x12\r\n\tEDGE_STOP\x10\x02\"M\n\tGoldenRef\x12\x1f\n\x05scope\x18\x01 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12\x1f\n\x05label\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01R\x05labelB\xbf\x01\n\x12org.drey.common.v1B\nStateProtoP\x01Z3github.com/drey-controls/drey-go/common/v1;commonv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0e\x44rey.Common.V1\xba\x02\x0c\x44reyCommonV1\xca\x02\x0e\x44rey\\Common\\V1\xe2\x02\x1a\x44rey\\Common\\V1\\GPBMetadata\xea\x02\x10\x44rey::Common::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64rey/common/v1/state.proto\x12\x0e\x64rey.common.v1\x1a drey/common/v1/annotations.proto\"\xf8\x01\n\x08StateRef\x12)\n\x0bsnapshot_id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01H\x00R\nsnapshotId\x12/\n\x04live\x18\x02 \x01(\x0b\x32\x19.drey.common.v1.LiveStateH\x00R\x04live\x12\x1f\n\ninstant_ns\x18\x03 \x01(\x10H\x00R\tinstantNs\x12\x31\n\x07run_end\x18\x04 \x01(\x0b\x32\x16.drey.common.v1.RunEndH\x00R\x06runEnd\x12\x33\n\x06golden\x18\x05 \x01(\x0b\x32\x19.drey.common.v1.GoldenRefH\x00R\x06goldenB\x07\n\x05state\"\x0b\n\tLiveState\"\x9a\x01\n\x06RunEnd\x12\"\n\x06run_id\x18\x01 \x01(\tB\x0b\x8a\xa4&\x07\x08\x01\x18\xc8\x01H\x01R\x05runId\x12/\n\x04\x65\x64ge\x18\x02 \x01(\x0e\x32\x1b.drey.common.v1.RunEnd.EdgeR\x04\x65\x64ge\";\n\x04\x45\x64ge\x12\x14\n\x10\x45\x44GE_UNSPECIFIED\x10\x00\x12\x0e\n\nEDGE_START\x10\x01\x12\r\n\tEDGE_STOP\x10\x02\"O\n\tGoldenRef\x12\x1f\n\x05scope\x18\x01 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\x05scope\x12!\n\x05label\x18\x02 \x01(\tB\x0b\x8a\xa4&\x07\x18\xf4\x03H\x01X\x01R\x05labelB\xbf\x01\n\x12org.drey.common.v1B\nStateProtoP\x01Z3github.com/drey-controls/drey-go/common/v1;commonv1\xa2\x02\x04\x44\x43VX\xaa\x02\x0e\x44rey.Common.V1\xba\x02\x0c\x44reyCommonV1\xca\x02\x0e\x44rey\\Common\\V1\xe2\x02\x1a\x44rey\\Common\\V1\\GPBMetadata\xea\x02\x10\x44rey::Common::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,7 +40,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GOLDENREF'].fields_by_name['scope']._loaded_options = None
   _globals['_GOLDENREF'].fields_by_name['scope']._serialized_options = b'\212\244&\005\030\310\001H\001'
   _globals['_GOLDENREF'].fields_by_name['label']._loaded_options = None
-  _globals['_GOLDENREF'].fields_by_name['label']._serialized_options = b'\212\244&\005\030\364\003H\001'
+  _globals['_GOLDENREF'].fields_by_name['label']._serialized_options = b'\212\244&\007\030\364\003H\001X\001'
   _globals['_STATEREF']._serialized_start=81
   _globals['_STATEREF']._serialized_end=329
   _globals['_LIVESTATE']._serialized_start=331
@@ -50,5 +50,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNEND_EDGE']._serialized_start=440
   _globals['_RUNEND_EDGE']._serialized_end=499
   _globals['_GOLDENREF']._serialized_start=501
-  _globals['_GOLDENREF']._serialized_end=578
+  _globals['_GOLDENREF']._serialized_end=580
 # @@protoc_insertion_point(module_scope)

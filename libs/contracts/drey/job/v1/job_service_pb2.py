@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64rey/job/v1/job_service.proto\x12\x0b\x64rey.job.v1\x1a drey/common/v1/annotations.proto\x1a\x15\x64rey/job/v1/job.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"X\n\rGetJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12-\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04wait\"4\n\x0eGetJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job\"\xce\x02\n\x0fListJobsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x14.drey.job.v1.JobKindR\x04kind\x12\x35\n\x06states\x18\x04 \x03(\x0e\x32\x15.drey.job.v1.JobStateB\x06\x8a\xa4&\x02\x10\nR\x06states\x12\'\n\tprincipal\x18\x05 \x01(\tB\t\x8a\xa4&\x05\x18\xc8\x01H\x01R\tprincipal\x12\x37\n\tfrom_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\"\x7f\n\x10ListJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.drey.job.v1.JobR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\"+\n\x0fWatchJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\"6\n\x10WatchJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job\"O\n\x10\x43\x61ncelJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12!\n\x06reason\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xe8\x07H\x01R\x06reason\"7\n\x11\x43\x61ncelJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job2\xe9\x03\n\nJobService\x12k\n\x06GetJob\x12\x1a.drey.job.v1.GetJobRequest\x1a\x1b.drey.job.v1.GetJobResponse\"(\x90\x02\x01\x92\xa4&\x0cjob.jobs.get\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/jobs/{id}\x12m\n\x08ListJobs\x12\x1c.drey.job.v1.ListJobsRequest\x1a\x1d.drey.job.v1.ListJobsResponse\"$\x90\x02\x01\x92\xa4&\rjob.jobs.list\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12{\n\x08WatchJob\x12\x1c.drey.job.v1.WatchJobRequest\x1a\x1d.drey.job.v1.WatchJobResponse\"0\x90\x02\x01\x92\xa4&\x0ejob.jobs.watch\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/jobs/{id}:watch0\x01\x12\x81\x01\n\tCancelJob\x12\x1d.drey.job.v1.CancelJobRequest\x1a\x1e.drey.job.v1.CancelJobResponse\"5\x90\x02\x02\x92\xa4&\x0fjob.jobs.cancel\x82\xd3\xe4\x93\x02\x19\"\x14/v1/jobs/{id}:cancel:\x01*B\xac\x01\n\x0forg.drey.job.v1B\x0fJobServiceProtoP\x01Z-github.com/drey-controls/drey-go/job/v1;jobv1\xa2\x02\x04\x44JVX\xaa\x02\x0b\x44rey.Job.V1\xba\x02\tDreyJobV1\xca\x02\x0b\x44rey\\Job\\V1\xe2\x02\x17\x44rey\\Job\\V1\\GPBMetadata\xea\x02\rDrey::Job::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64rey/job/v1/job_service.proto\x12\x0b\x64rey.job.v1\x1a drey/common/v1/annotations.proto\x1a\x15\x64rey/job/v1/job.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"X\n\rGetJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12-\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x04wait\"4\n\x0eGetJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job\"\xd0\x02\n\x0fListJobsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12&\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xa4&\x03\x18\xa0\x1fR\tpageToken\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x14.drey.job.v1.JobKindR\x04kind\x12\x35\n\x06states\x18\x04 \x03(\x0e\x32\x15.drey.job.v1.JobStateB\x06\x8a\xa4&\x02\x10\nR\x06states\x12)\n\tprincipal\x18\x05 \x01(\tB\x0b\x8a\xa4&\x07\x18\xc8\x01H\x01X\x01R\tprincipal\x12\x37\n\tfrom_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\"\x7f\n\x10ListJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.drey.job.v1.JobR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n\ntotal_size\x18\x03 \x01(\x05R\ttotalSize\"+\n\x0fWatchJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\"6\n\x10WatchJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job\"O\n\x10\x43\x61ncelJobRequest\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\x8a\xa4&\x04\x08\x01 \x01R\x02id\x12!\n\x06reason\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xe8\x07H\x01R\x06reason\"7\n\x11\x43\x61ncelJobResponse\x12\"\n\x03job\x18\x01 \x01(\x0b\x32\x10.drey.job.v1.JobR\x03job2\xe9\x03\n\nJobService\x12k\n\x06GetJob\x12\x1a.drey.job.v1.GetJobRequest\x1a\x1b.drey.job.v1.GetJobResponse\"(\x90\x02\x01\x92\xa4&\x0cjob.jobs.get\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/jobs/{id}\x12m\n\x08ListJobs\x12\x1c.drey.job.v1.ListJobsRequest\x1a\x1d.drey.job.v1.ListJobsResponse\"$\x90\x02\x01\x92\xa4&\rjob.jobs.list\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12{\n\x08WatchJob\x12\x1c.drey.job.v1.WatchJobRequest\x1a\x1d.drey.job.v1.WatchJobResponse\"0\x90\x02\x01\x92\xa4&\x0ejob.jobs.watch\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/jobs/{id}:watch0\x01\x12\x81\x01\n\tCancelJob\x12\x1d.drey.job.v1.CancelJobRequest\x1a\x1e.drey.job.v1.CancelJobResponse\"5\x90\x02\x02\x92\xa4&\x0fjob.jobs.cancel\x82\xd3\xe4\x93\x02\x19\"\x14/v1/jobs/{id}:cancel:\x01*B\xac\x01\n\x0forg.drey.job.v1B\x0fJobServiceProtoP\x01Z-github.com/drey-controls/drey-go/job/v1;jobv1\xa2\x02\x04\x44JVX\xaa\x02\x0b\x44rey.Job.V1\xba\x02\tDreyJobV1\xca\x02\x0b\x44rey\\Job\\V1\xe2\x02\x17\x44rey\\Job\\V1\\GPBMetadata\xea\x02\rDrey::Job::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,7 +44,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTJOBSREQUEST'].fields_by_name['states']._loaded_options = None
   _globals['_LISTJOBSREQUEST'].fields_by_name['states']._serialized_options = b'\212\244&\002\020\n'
   _globals['_LISTJOBSREQUEST'].fields_by_name['principal']._loaded_options = None
-  _globals['_LISTJOBSREQUEST'].fields_by_name['principal']._serialized_options = b'\212\244&\005\030\310\001H\001'
+  _globals['_LISTJOBSREQUEST'].fields_by_name['principal']._serialized_options = b'\212\244&\007\030\310\001H\001X\001'
   _globals['_WATCHJOBREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_WATCHJOBREQUEST'].fields_by_name['id']._serialized_options = b'\212\244&\004\010\001 \001'
   _globals['_CANCELJOBREQUEST'].fields_by_name['id']._loaded_options = None
@@ -64,17 +64,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETJOBRESPONSE']._serialized_start=288
   _globals['_GETJOBRESPONSE']._serialized_end=340
   _globals['_LISTJOBSREQUEST']._serialized_start=343
-  _globals['_LISTJOBSREQUEST']._serialized_end=677
-  _globals['_LISTJOBSRESPONSE']._serialized_start=679
-  _globals['_LISTJOBSRESPONSE']._serialized_end=806
-  _globals['_WATCHJOBREQUEST']._serialized_start=808
-  _globals['_WATCHJOBREQUEST']._serialized_end=851
-  _globals['_WATCHJOBRESPONSE']._serialized_start=853
-  _globals['_WATCHJOBRESPONSE']._serialized_end=907
-  _globals['_CANCELJOBREQUEST']._serialized_start=909
-  _globals['_CANCELJOBREQUEST']._serialized_end=988
-  _globals['_CANCELJOBRESPONSE']._serialized_start=990
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1045
-  _globals['_JOBSERVICE']._serialized_start=1048
-  _globals['_JOBSERVICE']._serialized_end=1537
+  _globals['_LISTJOBSREQUEST']._serialized_end=679
+  _globals['_LISTJOBSRESPONSE']._serialized_start=681
+  _globals['_LISTJOBSRESPONSE']._serialized_end=808
+  _globals['_WATCHJOBREQUEST']._serialized_start=810
+  _globals['_WATCHJOBREQUEST']._serialized_end=853
+  _globals['_WATCHJOBRESPONSE']._serialized_start=855
+  _globals['_WATCHJOBRESPONSE']._serialized_end=909
+  _globals['_CANCELJOBREQUEST']._serialized_start=911
+  _globals['_CANCELJOBREQUEST']._serialized_end=990
+  _globals['_CANCELJOBRESPONSE']._serialized_start=992
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1047
+  _globals['_JOBSERVICE']._serialized_start=1050
+  _globals['_JOBSERVICE']._serialized_end=1539
 # @@protoc_insertion_point(module_scope)

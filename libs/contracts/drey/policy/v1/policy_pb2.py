@@ -28,7 +28,7 @@ from drey.common.v1 import annotations_pb2 as drey_dot_common_dot_v1_dot_annotat
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rey/policy/v1/policy.proto\x12\x0e\x64rey.policy.v1\x1a\x1d\x64rey/catalog/v1/catalog.proto\x1a\x1a\x64rey/common/v1/actor.proto\x1a drey/common/v1/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x03\n\rDefaultPolicy\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12#\n\x06\x64\x65vice\x18\x02 \x01(\tB\t\x8a\xa4&\x05\x18\xf4\x03H\x01H\x00R\x06\x64\x65vice\x12+\n\x03tag\x18\x03 \x01(\x0b\x32\x17.drey.catalog.v1.TagRefH\x00R\x03tag\x12\x36\n\x06policy\x18\x04 \x01(\x0b\x32\x1e.drey.catalog.v1.RestorePolicyR\x06policy\x12#\n\x07\x63omment\x18\x05 \x01(\tB\t\x8a\xa4&\x05\x18\xe8\x07H\x01R\x07\x63omment\x12\x1a\n\x04\x65tag\x18\x06 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12\x19\n\x08pv_count\x18\x07 \x01(\x05R\x07pvCount\x12+\n\x05\x61\x63tor\x18\x08 \x01(\x0b\x32\x15.drey.common.v1.ActorR\x05\x61\x63tor\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTimeB\t\n\x07subjectB\xc0\x01\n\x12org.drey.policy.v1B\x0bPolicyProtoP\x01Z3github.com/drey-controls/drey-go/policy/v1;policyv1\xa2\x02\x04\x44PYX\xaa\x02\x0e\x44rey.Policy.V1\xba\x02\x0c\x44reyPolicyV1\xca\x02\x0e\x44rey\\Policy\\V1\xe2\x02\x1a\x44rey\\Policy\\V1\\GPBMetadata\xea\x02\x10\x44rey::Policy::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64rey/policy/v1/policy.proto\x12\x0e\x64rey.policy.v1\x1a\x1d\x64rey/catalog/v1/catalog.proto\x1a\x1a\x64rey/common/v1/actor.proto\x1a drey/common/v1/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x03\n\rDefaultPolicy\x12\x16\n\x02id\x18\x01 \x01(\tB\x06\x8a\xa4&\x02 \x01R\x02id\x12%\n\x06\x64\x65vice\x18\x02 \x01(\tB\x0b\x8a\xa4&\x07\x18\xf4\x03H\x01X\x01H\x00R\x06\x64\x65vice\x12+\n\x03tag\x18\x03 \x01(\x0b\x32\x17.drey.catalog.v1.TagRefH\x00R\x03tag\x12\x36\n\x06policy\x18\x04 \x01(\x0b\x32\x1e.drey.catalog.v1.RestorePolicyR\x06policy\x12#\n\x07\x63omment\x18\x05 \x01(\tB\t\x8a\xa4&\x05\x18\xe8\x07H\x01R\x07\x63omment\x12\x1a\n\x04\x65tag\x18\x06 \x01(\tB\x06\x8a\xa4&\x02\x18\x64R\x04\x65tag\x12\x19\n\x08pv_count\x18\x07 \x01(\x05R\x07pvCount\x12+\n\x05\x61\x63tor\x18\x08 \x01(\x0b\x32\x15.drey.common.v1.ActorR\x05\x61\x63tor\x12;\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTimeB\t\n\x07subjectB\xc0\x01\n\x12org.drey.policy.v1B\x0bPolicyProtoP\x01Z3github.com/drey-controls/drey-go/policy/v1;policyv1\xa2\x02\x04\x44PYX\xaa\x02\x0e\x44rey.Policy.V1\xba\x02\x0c\x44reyPolicyV1\xca\x02\x0e\x44rey\\Policy\\V1\xe2\x02\x1a\x44rey\\Policy\\V1\\GPBMetadata\xea\x02\x10\x44rey::Policy::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEFAULTPOLICY'].fields_by_name['id']._loaded_options = None
   _globals['_DEFAULTPOLICY'].fields_by_name['id']._serialized_options = b'\212\244&\002 \001'
   _globals['_DEFAULTPOLICY'].fields_by_name['device']._loaded_options = None
-  _globals['_DEFAULTPOLICY'].fields_by_name['device']._serialized_options = b'\212\244&\005\030\364\003H\001'
+  _globals['_DEFAULTPOLICY'].fields_by_name['device']._serialized_options = b'\212\244&\007\030\364\003H\001X\001'
   _globals['_DEFAULTPOLICY'].fields_by_name['comment']._loaded_options = None
   _globals['_DEFAULTPOLICY'].fields_by_name['comment']._serialized_options = b'\212\244&\005\030\350\007H\001'
   _globals['_DEFAULTPOLICY'].fields_by_name['etag']._loaded_options = None
   _globals['_DEFAULTPOLICY'].fields_by_name['etag']._serialized_options = b'\212\244&\002\030d'
   _globals['_DEFAULTPOLICY']._serialized_start=174
-  _globals['_DEFAULTPOLICY']._serialized_end=621
+  _globals['_DEFAULTPOLICY']._serialized_end=623
 # @@protoc_insertion_point(module_scope)
