@@ -45,7 +45,7 @@ RESERVED = (
 MAX_DEVICE_BYTES, MAX_DESCRIPTION_BYTES, MAX_TAG_BYTES = 500, 10_000, 200
 MAX_TAGS = 1000
 MAX_CELL_CHARACTERS = MAX_TAGS * (2 * MAX_TAG_BYTES + 3)
-"""Of the longest cell that has a meaning: tags with every character quoted once more, and commas."""
+"""Of the longest cell with a meaning: tags with every character quoted once more, and commas."""
 
 CANONICAL_NAMES = {name.casefold(): name for name in RESERVED}
 NO_TAG = ("nan", "none")

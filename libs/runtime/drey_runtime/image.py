@@ -97,6 +97,17 @@ class EpochSuperseded(Aborted):
 
 
 @dataclass(frozen=True, slots=True)
+class ImageMemory:
+    """Bytes that Redis uses and that it may use (0: no limit), what it does at the limit, and how
+    many keys it has thrown away there since it started."""
+
+    used: int
+    most: int
+    policy: str
+    evicted_keys: int
+
+
+@dataclass(frozen=True, slots=True)
 class PageStamps:
     """Stamps of pages read from the image; arrays of shape (n,); epoch 0: the page is not there."""
 
@@ -145,14 +156,15 @@ class Image:
         with _translate_errors():
             await self._redis.ping()
 
-    async def memory(self) -> tuple[int, int, str]:
-        """Bytes that Redis uses, bytes that it may (0: no limit), and what it does at the limit."""
+    async def memory(self) -> ImageMemory:
+        """What Redis has of memory, for the image and whatever else is in it."""
         with _translate_errors():
-            found = await self._redis.info("memory")
-        return (
+            found = await self._redis.info()
+        return ImageMemory(
             int(found["used_memory"]),
             int(found.get("maxmemory", 0)),
             str(found.get("maxmemory_policy", "")),
+            int(found.get("evicted_keys", 0)),
         )
 
     # --- writing, by the owner of a shard ---

@@ -19,6 +19,8 @@ from drey_runtime.nats_client import NatsError
 
 _DEADLINE_S = 1.0
 _ENTRY_S = 0.6
+_FULL = 0.9
+"""Share of its limit that a Redis which evicts uses when it is full."""
 _LOOK_DEEPER_S = 5.0
 Probe = Callable[[], Awaitable[str]]
 
@@ -111,15 +113,27 @@ def probe_nats(bus: Bus) -> Probe:
 
 
 def probe_redis(image: Image) -> Probe:
-    """A ping. One that has no memory left for what it is to keep is not up."""
+    """A ping. One that has no memory left for what it is to keep is not up, nor one that is full
+    and has evicted keys since the last look.
+    """
+    evicted_before: int | None = None
 
     async def probe_once() -> str:
-        used, most, policy = await image.memory()
-        if most and used >= most and policy == "noeviction":
+        nonlocal evicted_before
+        memory = await image.memory()
+        evicted = memory.evicted_keys - (evicted_before or 0)
+        looked_before, evicted_before = evicted_before is not None, memory.evicted_keys
+        if memory.policy == "noeviction":
+            lacks, does = memory.most and memory.used >= memory.most, "refuses writes"
+        else:
+            # it keeps itself a little below the limit
+            lacks = looked_before and evicted > 0 and memory.used >= memory.most * _FULL
+            does = f"has evicted {evicted} keys since the last look"
+        if lacks:
             raise Unavailable(
-                f"it answers, and refuses writes: {used / 1e6:.1f} of {most / 1e6:.1f} MB are used"
-                " (maxmemory, noeviction). Give it more, or take away what is not Drey's; the"
-                " image is written again by itself"
+                f"it answers, and {does}: {memory.used / 1e6:.1f} of {memory.most / 1e6:.1f} MB are"
+                f" used (maxmemory, {memory.policy}). Give it more, or take away what is not"
+                " Drey's; the image is written again by itself"
             )
         return "answers"
 

@@ -53,13 +53,32 @@ async def test_a_redis_without_memory_is_told_until_it_has_some(
     async with Redis.from_url(rig.valkey.url) as redis:
         await redis.config_set("maxmemory", "100kb")
         await wait_part(ask, "redis", DOWN, "maxmemory")
-        # where keys are thrown away instead, they are written again: see IMAGE_FAILING
         await redis.config_set("maxmemory-policy", "allkeys-lru")
         await wait_part(ask, "redis", UP)
         await redis.config_set("maxmemory-policy", "noeviction")
         await wait_part(ask, "redis", DOWN, "maxmemory")
         await redis.config_set("maxmemory", "0")
         await wait_part(ask, "redis", UP)
+
+
+async def test_a_redis_that_evicts_is_told_until_it_has_room(
+    rig: GatewayRig, admin_key: str
+) -> None:
+    ask = asking(await rig.ready_gateway(), admin_key)
+    await wait_part(ask, "redis", UP)
+    async with Redis.from_url(rig.valkey.url) as redis:
+
+        async def ask_after_writes() -> system_service_pb2.SystemSummary:
+            for number in range(200):
+                await redis.set(f"filler:{number}", bytes(10_000))
+            return await ask()
+
+        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        used = (await redis.info("memory"))["used_memory"]
+        await redis.config_set("maxmemory", used + 1_000_000)
+        await wait_part(ask_after_writes, "redis", DOWN, "evicted")
+        await redis.config_set("maxmemory", "0")
+        await wait_part(ask_after_writes, "redis", UP)
 
 
 async def test_a_postgres_that_takes_no_connection_is_told_though_old_ones_answer(
