@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
+from typing import NoReturn
 
 import numpy as np
 
+from drey.common.v1.selector_pb2 import Selector
 from drey.common.v1.value_pb2 import ChannelMetadata, Range, ValueType
+from drey.monitor.v1 import watch_pb2
+from drey.monitor.v1.monitor_service_pb2 import WatchPvsResponse
 from drey.monitor.v1.watch_pb2 import MetadataRow
 from drey_core.directory import Directory, MetadataIndex, MetadataPage
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT
 from drey_core.values import ARRAY, Kind
+from drey_gateway.context import WatchContext
+from drey_gateway.domain.live import LiveState
 from drey_gateway.domain.watch import Fields
+from drey_gateway.mapping_asked import read_wanted
 from drey_gateway.mapping_metadata import MetadataEncoder
-from drey_testing.fixtures_gateway import catalog_pages, readback, setpoint
+from drey_gateway.watching import Watch
+from drey_runtime.waiting import ChangeSignal
+from drey_testing.fixtures_gateway import WatchClient, catalog_pages, readback, setpoint
 
 PVS = 700
 
@@ -86,3 +96,50 @@ def test_a_newer_page_is_told_at_once() -> None:
         index.replace_page(_page_of(channel, units.encode()))
         rows = _decode_rows(encoder, directory, index, Fields.BOTH)
         assert {row.readback.units for row in rows if row.number == 5} == {units}
+
+
+class _NoResolver:
+    async def resolve_selector(self, selector: object, allow_unknown: bool) -> NoReturn:
+        raise AssertionError("everything that is watched is known by name")
+
+
+def _watch_all(live: LiveState) -> Watch:
+    spec = watch_pb2.WatchSpec(selector=Selector(all=True), with_metadata=True)
+    context = WatchContext(live, ChangeSignal(), _NoResolver(), dict, lambda: True)
+    return Watch(context, read_wanted(spec))
+
+
+def _live() -> LiveState:
+    live, pages = LiveState(1), catalog_pages(PVS)
+    numbers = np.array([page.number for page in pages])
+    live.take_directory(pages, [], numbers, 1)
+    return live
+
+
+async def test_what_comes_while_a_baseline_is_sent_is_told_after_it() -> None:
+    """Whichever message of the baseline it follows, and whichever PV it is of."""
+    total = len([message async for message in await _begun(_watch_all(_live()))])
+    told_late = 0
+    for count in range(1, total + 1):
+        for pv in (1, PVS):
+            live = _live()
+            watch, client = _watch_all(live), WatchClient()
+            seen = 0
+            async for message in await _begun(watch):
+                client.take(WatchPvsResponse.FromString(message))
+                seen += 1
+                if seen == count:
+                    page = _page_of(readback(pv), b"mA")
+                    live.take_directory([], [page], live.pages, 1)
+            told_late += client.metadata[pv].readback.units != "mA"
+            async for message in watch.next_turn():
+                client.take(WatchPvsResponse.FromString(message))
+            assert client.metadata[pv].readback.units == "mA", (count, pv)
+            assert [m async for m in watch.next_turn()] == []
+            watch.leave_rows()
+    assert told_late, "it never came too late for the baseline"
+
+
+async def _begun(watch: Watch) -> AsyncGenerator[bytes, None]:
+    await watch.choose_rows()
+    return watch.begin_baseline()
