@@ -42,16 +42,17 @@ async def test_of_two_names_that_look_the_same_one_is_told_apart(
                 f"{TWO}{number}",
                 device,
             )
-        for id, group in zip(ids[:2], (ONE, TWO), strict=True):
+        for group_id, group in zip(ids[:2], (ONE, TWO), strict=True):
             await connection.execute(
-                "INSERT INTO catalog.tag_group VALUES ($1, $2, $3, '', 1)", id, group, group.lower()
+                "INSERT INTO catalog.tag_group VALUES ($1, $2, $3, '', 1)",
+                *(group_id, group, group.lower()),
             )
-        for number, (id, group, tag) in enumerate(
+        for number, (tag_id, of_group, tag) in enumerate(
             ((ids[2], ids[0], TWO), (ids[3], ids[0], ONE), (ids[4], ids[1], TWO)), 1
         ):
             await connection.execute(
                 "INSERT INTO catalog.tag VALUES ($1, $2, $3, $4, $5)",
-                *(number, id, group, tag, tag.lower()),
+                *(number, tag_id, of_group, tag, tag.lower()),
             )
         before = await connection.fetchval("SELECT version FROM catalog.version")
 
