@@ -224,6 +224,23 @@ def test_a_second_one_in_the_folder_is_refused_and_disturbs_nothing(home: Path) 
         assert "QUAD:" in done.stdout
 
 
+@pytest.mark.parametrize("state", ["a file", "a file/below", "/proc/no-folder"])
+def test_a_state_folder_that_cannot_be_is_refused_with_what_to_do(home: Path, state: str) -> None:
+    (home / "a file").write_text("")
+    refused = subprocess.run(
+        [*DREY, "up", "--state", state],
+        cwd=home,
+        env=_environment(home),
+        capture_output=True,
+        text=True,
+        timeout=HANGS_S,
+        check=False,
+    )
+    assert refused.returncode == REFUSED, refused.stdout
+    assert "cannot be used: " in refused.stderr and state in refused.stderr
+    assert "remedy: " in refused.stderr and "Errno" not in refused.stderr
+
+
 def test_a_folder_of_another_version_is_closed_and_one_that_was_moved_is_found(home: Path) -> None:
     with _up(home, "--simulate", "60"):
         pass

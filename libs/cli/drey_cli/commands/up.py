@@ -144,8 +144,16 @@ def running_in_foreground(out: Output, farewell: str, code: ExitCode) -> Iterato
     except Interrupted:
         out.print_note(farewell)
         end_with(code)
-    except (StackError, OSError) as error:
+    except StackError as error:
         raise CliError(str(error), reason="STACK_FAILED") from error
+    except OSError as error:
+        if error.filename is None:
+            raise CliError(str(error), reason="STACK_FAILED") from error
+        raise CliError(
+            f"{error.filename} cannot be used: {error.strerror}",
+            reason="STACK_FAILED",
+            remedy="it must be in a folder that can be written and is not removed meanwhile",
+        ) from error
 
 
 def _http_options(web: bool | None, listen: str, origins: list[str]) -> HttpOptions | None:
