@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from drey_cli.commands import restore
 from drey_cli.contracts import restore_pb2
+from drey_cli.main import every_command
+from drey_cli.output import Output
 from drey_cli.render.restore_page import restore_csv, restore_html
 from drey_cli.render.restores import restore_verdict
 from drey_cli.render.table import text_of
@@ -76,3 +84,21 @@ def test_the_verdict_says_both() -> None:
     text = text_of(restore_verdict(verified))
     assert text.startswith("all verified")
     assert "somebody else changed 1 PV meanwhile" in text
+
+
+def test_what_is_told_of_the_rest_can_be_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By whichever command the table was drawn: `restore run` has no option for more rows."""
+    items = [restore_pb2.RestoreItem(name=f"X{number}") for number in range(20)]
+    monkeypatch.setattr(restore, "read_restore", lambda *_, **__: items)
+    session: Any = SimpleNamespace(out=Output())
+    known = restore_pb2.Restore(id="01900000-0000-7000-8000-000000000000")
+    restore.show_restore(session, known, limit=20, everything=False)
+    shown = " ".join("".join(capsys.readouterr()).split())
+    hint = re.search(r"`drey (restore show .* --limit 0)` shows all", shown)
+    assert hint is not None, shown
+    words, arguments = hint[1].split()[:2], hint[1].split()[2:]
+    (command,) = [command for name, command in every_command() if list(name) == words]
+    context = command.make_context("drey", arguments)
+    assert context.params["limit"] == 0 and known.id in context.params.values()

@@ -324,7 +324,7 @@ def show_restore(
     if items:
         table = restore_items_table(items)
         if limit and len(items) >= limit:
-            table.note = f"the first {limit}; --limit 0 shows all"
+            table.note = f"the first {limit}; `drey restore show {restore.id} --limit 0` shows all"
         session.out.print_table(table)
     session.out.draw_parts([restore_facts(restore, utc=session.out.utc), restore_verdict(restore)])
 
