@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from drey_testing.cluster import images
 from drey_testing.cluster.node import PAUSE_IMAGE, Node
 from drey_testing.cluster.sandbox import INSIDE
 from drey_testing.cluster.suite import STANDS
+from tests.k8s.node.pod_logs import PodLogs
 from tests.k8s.node.site import Site, timed
+
+SITE = pytest.StashKey[Site]()
+BEGUN = pytest.StashKey[float]()
 
 
 def pytest_configure() -> None:
@@ -48,12 +53,34 @@ def _run_a_pod(node: Node) -> None:
 
 
 @pytest.fixture(scope="session")
-def site(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(
+    node: Node, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Site]:
     """The release, its catalog imported, its channels connected."""
-    made = Site(node, tmp_path_factory.mktemp("site"))
-    try:
-        with timed("installed, imported, connected"):
-            made.install()
-        yield made
-    finally:
-        made.write_logs()
+    # beside what the kubelet writes, which removes it with the pod
+    with PodLogs(Path("/var/log/pods"), Path("/var/log/pods-kept")) as logs:
+        made = Site(node, tmp_path_factory.mktemp("site"), logs)
+        request.config.stash[SITE] = made
+        try:
+            with timed("installed, imported, connected"):
+                made.install()
+            yield made
+        finally:
+            made.write_logs()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows what the node and its pods said meanwhile, those that are gone too."""
+    report = yield
+    site = item.config.stash.get(SITE, None)
+    if report.failed and site is not None:
+        report.sections += site.describe_since(item.stash[BEGUN])
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[BEGUN] = time.time()

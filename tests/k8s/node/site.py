@@ -19,6 +19,7 @@ from drey_testing.certificates import Authority
 from drey_testing.cluster import images
 from drey_testing.cluster.node import Node
 from drey_testing.cluster.programs import built_programs
+from tests.k8s.node.pod_logs import PodLogs
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART, CLUSTER = ROOT / "k8s/drey", ROOT / "k8s/cluster"
@@ -35,8 +36,8 @@ PASSWORD = "forTheTrial1"
 class Site:
     """The release `drey` and its surroundings; `key` is an administrator's."""
 
-    def __init__(self, node: Node, folder: Path) -> None:
-        self.node, self.folder = node, folder
+    def __init__(self, node: Node, folder: Path, logs: PodLogs) -> None:
+        self.node, self.folder, self._logs = node, folder, logs
         self.key = ""
         self.authority = Authority(folder / "tls")
         programs = built_programs("helm", "grpcurl")
@@ -179,8 +180,13 @@ class Site:
 
     def holder(self, shard: int) -> str:
         """The pod that holds a shard's Lease; empty: none."""
+        return self.holder_and_epoch(shard)[0]
+
+    def holder_and_epoch(self, shard: int) -> tuple[str, int]:
+        """Likewise, and the epoch, of one moment: a pod that comes is given shards at any time."""
         lease = json.loads(self.kubectl("get", "lease", f"drey-shard-{shard}", "-o", "json"))
-        return str(lease["spec"].get("holderIdentity", "")).rpartition("_")[0]
+        holder = str(lease["spec"].get("holderIdentity", "")).rpartition("_")[0]
+        return holder, int(lease["metadata"].get("annotations", {}).get("drey.dev/epoch", 0))
 
     def processes(self, pod: str) -> list[int]:
         """Ids of the processes of a pod's containers, as this process sees them."""
@@ -226,11 +232,26 @@ class Site:
         """Keep what the pods said, for whoever looks at a failed run."""
         folder = ROOT / ".drey-node-logs"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(Path("/var/log/pods"), folder / "pods", symlinks=True)
+        self._logs.copy_logs(folder / "pods")
         for log in self.node.folder.glob("**/*.log"):
             shutil.copy2(log, folder / log.name)
         state = self.node.kubectl("describe", "pods", "-A", check=False)
         (folder / "pods.txt").write_text(state)
+
+    def describe_since(self, since: float) -> list[tuple[str, str]]:
+        """What there is of the cluster and what its containers said, each with a title.
+
+        `since`: seconds since 1970.
+        """
+        asked = {
+            "pods": ("get", "pods,leases", "-o", "wide"),
+            "events": ("get", "events", "--sort-by=.lastTimestamp"),
+        }
+        told = {
+            what: self.node.kubectl("--namespace", NAMESPACE, *arguments, check=False)
+            for what, arguments in asked.items()
+        }
+        return [*told.items(), *self._logs.tails_since(since).items()]
 
 
 _TIMEOUT = ("--timeout", "4m")
