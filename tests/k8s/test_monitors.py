@@ -67,10 +67,12 @@ class LeasedRig:
         duration_s: int = 2,
         kubeconfig: Path | None = None,
         urls: Mapping[str, str] = MappingProxyType({}),
+        directory: str = "",
         **settings: str,
     ) -> MonitorProcess:
         return self.rig.start_monitor(
             urls=urls,
+            directory=directory,
             **settings,
             LEASE="kubernetes",
             LEASE_NAMESPACE=self.namespace,
@@ -163,6 +165,41 @@ async def test_a_stopped_owner_is_followed_and_says_nothing_when_it_goes_on(
     await leased.wait_fresh()
     await leased.rig.wait_states(LIVING, State.CONNECTED, WAIT_S)
     assert await leased.epoch() == second
+    leased.check_batches()
+
+
+@pytest.mark.parametrize("part", ["SNAPSHOT", "REDIS", "NATS"])
+async def test_an_owner_is_followed_by_one_that_starts_while_a_part_does_not_answer(
+    leased: LeasedRig, api_server: ApiServer, part: str
+) -> None:
+    """Nothing that takes connections and says nothing is waited for before a Lease is taken."""
+    rig = leased.rig
+    first = leased.start_monitor()
+    await rig.wait_settled(WAIT_S)
+    epoch = await leased.epoch()
+    urls = {
+        "NATS": rig.nats.url,
+        "REDIS": rig.valkey.url,
+        "SNAPSHOT": f"grpc://127.0.0.1:{rig.directory_port}",
+    }
+    async with Ways(urls) as ways:
+        by_ways = ways.urls
+        ways.break_off(part, "stalled")
+        directory = by_ways.pop("SNAPSHOT").removeprefix("grpc://")
+        second = leased.start_monitor(urls=by_ways, directory=directory)
+        first.signal(signal.SIGSTOP)
+
+        async def followed() -> bool:
+            told = (await rig.image.read_heartbeats(1))[0]
+            beats = [*rig.listener.beats, *([told] if told else [])]
+            return any(beat.epoch > epoch for beat in beats)
+
+        await eventually(followed, "another owner", WAIT_S)
+        assert "the catalog cannot be followed" not in second.log.read_text(), "nor is a deadline"
+        ways.mend()
+        await leased.wait_fresh()
+        first.signal(signal.SIGCONT)
+        await wait_stopped(first)
     leased.check_batches()
 
 

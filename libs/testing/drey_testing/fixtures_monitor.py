@@ -286,9 +286,15 @@ class MonitorRig:
         )
 
     def start_monitor(
-        self, urls: Mapping[str, str] = MappingProxyType({}), **settings: str
+        self,
+        urls: Mapping[str, str] = MappingProxyType({}),
+        directory: str = "",
+        **settings: str,
     ) -> MonitorProcess:
-        """Start one more monitor; `settings` as `TICK="0.05"`, `urls` as `NATS`: another way."""
+        """Start one more monitor; `settings` as `TICK="0.05"`, `urls` as `NATS`: another way.
+
+        `directory`: host and port by which it asks for the catalog, where not the rig's own.
+        """
         port = free_port()
         keys = self.folder / "keys"
         env = os.environ | {
@@ -296,7 +302,7 @@ class MonitorRig:
             "DREY_NATS_URL": self.nats.url,
             "DREY_REDIS_URL": self.valkey.url,
             "DREY_SHARDS": str(self.shards),
-            "DREY_SNAPSHOT_TARGET": f"127.0.0.1:{self.directory_port}",
+            "DREY_SNAPSHOT_TARGET": directory or f"127.0.0.1:{self.directory_port}",
             "DREY_TRUSTED_KEYS": str(keys / "trusted.json"),
             "DREY_SIGNING_KEY": str(keys / "monitor.pem"),
             "DREY_LOG_FORMAT": "text",

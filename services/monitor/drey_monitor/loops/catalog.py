@@ -17,12 +17,16 @@ from drey_runtime.upstream import CatalogUpdate
 
 log = logging.getLogger(__name__)
 
+_ANSWER_S = 0.5
+"""A service that says nothing for so long counts as away at the start: no shard waits for it."""
+
 
 class CatalogFollower:
     """The whole catalog in memory, encoded; tells watched shards when their pages change.
 
     Until the directory service has answered for the first time, what the last owners left in the
-    image serves instead: a monitor starts without the other services.
+    image serves instead: a monitor starts without the other services, and without waiting for one
+    that takes calls and does not answer.
     """
 
     def __init__(
@@ -49,6 +53,20 @@ class CatalogFollower:
 
     async def run(self) -> None:
         """Look for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._wait_no_longer())
+            await self._look_for_ever()
+
+    async def _wait_no_longer(self) -> None:
+        """While nothing is known: the service is given time for its answer, not for a deadline."""
+        while not self.known.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ANSWER_S):
+                    await self.known.wait()
+                return
+            await self._use_fallback()
+
+    async def _look_for_ever(self) -> None:
         while True:
             self._event.clear()
             try:
@@ -74,7 +92,7 @@ class CatalogFollower:
             return
         with suppress(Unavailable):
             update = await self._fallback.fetch_changes(0)
-            if update.pages:
+            if update.pages and not self.known.is_set():
                 log.warning("using the catalog of version %d from the image", update.version)
                 self.apply_update(update)
 

@@ -332,7 +332,8 @@ class Owner:
             async with asyncio.timeout(_FENCE_S):
                 await self._image.claim_shard(owned.shard, epoch)
         except (Unavailable, TimeoutError) as error:
-            log.warning("shard %d: epoch %d is not in the image: %s", owned.shard, epoch, error)
+            why = str(error) or f"no answer within {_FENCE_S:.0f} s"
+            log.warning("shard %d: epoch %d is not in the image: %s", owned.shard, epoch, why)
         owned.note_fenced(epoch)
 
     # --- the channels ---
