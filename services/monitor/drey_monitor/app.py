@@ -16,6 +16,7 @@ from drey_monitor.domain.iocs import IocBook
 from drey_monitor.loops.balance import Balancer
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.loops.epochs import EpochListener
+from drey_monitor.loops.hosts import HostWatch
 from drey_monitor.loops.iocs import IocWatch
 from drey_monitor.loops.owner import Owner
 from drey_monitor.loops.ready import MonitorReadiness
@@ -40,7 +41,10 @@ _WAIT_FOR_BUS_S = 0.5
 
 
 async def main(settings: MonitorSettings, app: App) -> None:
-    """Open everything and start every loop; waits for no other part longer than half a second."""
+    """Open everything and start every loop.
+
+    It waits for no other part longer than half a second; two for a name service that says nothing.
+    """
     enter = app.stack.enter_async_context
     verifier = (
         TokenVerifier.from_file(settings.trusted_keys, "monitor") if settings.trusted_keys else None
@@ -60,6 +64,7 @@ async def main(settings: MonitorSettings, app: App) -> None:
     )
     image = await enter(Image.open_image(settings.redis_url.get_secret_value(), settings.namespace))
     hub = ChannelHub(await enter(open_table(settings.channel_access, settings.ca_environment())))
+    app.start_loop(HostWatch(lambda: hub.has_searched), "hosts")
     bus = Bus.bus_of_service(settings, f"drey-monitor-{os.getpid()}")
     app.start_loop(bus, "bus")
     upstream = await enter(channel(settings, settings.snapshot_target))

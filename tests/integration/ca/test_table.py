@@ -85,6 +85,31 @@ async def test_addresses_by_settings(ioc, implementation, variable):
     assert await done.wait() == 0
 
 
+NAMED = """
+import asyncio, os, sys
+from drey_ca import open_table
+async def main(implementation, port):
+    given = {"EPICS_CA_ADDR_LIST": f"no-such-host.invalid localhost:{port}"}
+    numbers = f"no-such-host.invalid 127.0.0.1:{port}"
+    for _ in range(2):
+        async with open_table(implementation, given) as table:
+            assert os.environ["EPICS_CA_ADDR_LIST"] == numbers
+            slots = await table.add_channels(["DOUBLE"])
+            assert (await table.wait_connected(slots, 60)).all()
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("implementation", ["auto", "aioca"])
+async def test_host_names_are_resolved_before_libca_sees_them(ioc, implementation):
+    """It would look at the first channel, which waits for the resolver, and never again."""
+    variables = {"EPICS_CA_AUTO_ADDR_LIST": "NO", "EPICS_CA_SERVER_PORT": "1"}
+    done = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", NAMED, implementation, str(ioc.port)), env=os.environ | variables
+    )
+    assert await done.wait() == 0
+
+
 async def test_only_variables_of_channel_access_are_settings():
     with pytest.raises(ValueError, match="PATH is no variable"):
         async with open_table("auto", {"PATH": "/"}):

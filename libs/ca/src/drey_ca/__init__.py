@@ -8,6 +8,14 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 
+from drey_ca.addresses import (
+    given_lists,
+    given_variable,
+    host_names,
+    resolve_hosts,
+    unresolved_hosts,
+    write_numbers,
+)
 from drey_ca.interface import (
     ChannelTable,
     Connections,
@@ -32,6 +40,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+_RESOLVE_S = 2.0
+
 
 @asynccontextmanager
 async def open_table(
@@ -41,7 +51,8 @@ async def open_table(
 
     `environment` holds `EPICS_CA_*` variables that go before those of the process, and stay in
     its environment: libca reads them when a context is made, which is at each native table and
-    at the first one of aioca's.
+    at the first one of aioca's. Host names in the lists of addresses are resolved before that, for
+    two seconds at most; of a name that cannot be, libca makes what it can at the first channel.
 
     `implementation` is `auto`, `aioca` or `native`. `auto` takes the native table where it was
     built, and aioca's elsewhere, which it says at warning level; `ChannelTable.implementation_name`
@@ -55,8 +66,18 @@ async def open_table(
     for variable in environment:
         if not variable.startswith("EPICS_CA_"):
             raise ValueError(f"{variable} is no variable of Channel Access (EPICS_CA_...)")
-    async with _make_table(implementation, environment) as table:
+    made = _make_table(implementation, environment)
+    await _resolve_names()
+    async with made as table:
         yield table
+
+
+async def _resolve_names() -> None:
+    write_numbers(await resolve_hosts(host_names(given_lists()), _RESOLVE_S))
+    for host in unresolved_hosts():
+        log.warning(
+            "%s has no address: what it serves may not be found. See the name service", host
+        )
 
 
 def _make_table(
@@ -78,7 +99,7 @@ def _make_table(
             return NativeTable()
     from drey_ca.aioca_table import AiocaTable, is_attached
 
-    changed = [name for name, value in environment.items() if os.environ.get(name) != value]
+    changed = [name for name, value in environment.items() if given_variable(name) != value]
     if changed and is_attached():
         raise RuntimeError(
             f"{changed[0]} cannot change any more: aioca's one context was made without it"

@@ -52,6 +52,11 @@ class ChannelHub:
         """Counters of the table."""
         return self._table.table_stats()
 
+    @property
+    def has_searched(self) -> bool:
+        """Whether a channel was made ever."""
+        return len(self._table.connection_columns().server) > 0
+
     def connection_columns(self) -> Connections:
         """Where the channels are, by slot."""
         return self._table.connection_columns()
