@@ -9,6 +9,8 @@ BUSY ?= 0
 CLUSTER_TEST ?= 1
 # Tests wait more than they compute: with more workers than processors the suite is done sooner.
 WORKERS ?= 3
+# Seconds after which the programs of Kubernetes that are not built by then are done without.
+WITHIN ?= 1500
 BEGUN := $(shell date +%s)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without compiled files every process that the tests and the demo start takes seconds longer.
@@ -54,8 +56,8 @@ demo: $(RUN_STAMP) ## Walk the main job on a simulated machine (PVS=2000, DEMO_J
 up: $(RUN_STAMP) ## Start the whole stack in the foreground, state in .drey
 	@$(PY) -m drey_cli.main up
 
-cluster-programs: venv ## Build etcd, the Kubernetes API server and helm into the user's cache, once (Go; 6 minutes)
-	$(PY) -m drey_testing.cluster.programs etcd kube-apiserver helm
+cluster-programs: venv ## Build etcd, the Kubernetes API server and helm into the user's cache, once (Go; 6 minutes; WITHIN=1500 seconds)
+	$(PY) -m drey_testing.cluster.programs --within $(WITHIN) etcd kube-apiserver helm
 
 cluster-images: venv ## Build the images with the Dockerfiles on a Debian base, and print their sizes (root on Debian)
 	$(PY) -m drey_testing.cluster.images
