@@ -37,13 +37,13 @@ class PodLogs:
 
     def keep_logs(self) -> None:
         """Keep those that came since the last look."""
-        for log in self._source.glob("*/*/*.log*"):
-            # gone meanwhile, with its pod
+        for pod in self._source.iterdir():
+            # gone meanwhile
             with suppress(FileNotFoundError):
-                # one that was rotated has another name, and is the same file
-                pod, container = log.parts[-3], log.parts[-2]
-                name = f"{container}.{log.stat().st_ino}.log"
-                self._link(log, self._kept / pod / name)
+                for log in pod.glob("*/*.log*"):
+                    # one that was rotated has another name, and is the same file
+                    name = f"{log.parent.name}.{log.stat().st_ino}.log"
+                    self._link(log, self._kept / pod.name / name)
 
     @staticmethod
     def _link(log: Path, kept: Path) -> None:
