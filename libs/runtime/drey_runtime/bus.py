@@ -104,7 +104,7 @@ class Bus:
             closing.cancel()
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
-                self._log_rarely(f"closing the client: {error or type(error).__name__}")
+                self._log_rarely(f"closing the client: {str(error) or type(error).__name__}")
 
     async def _until_lost(self) -> str:
         """Wait until this client is of no use any more; why that is."""
@@ -159,7 +159,7 @@ class Bus:
                 break
             except (NatsError, OSError, TimeoutError) as error:
                 reraise_cancellation()
-                self._log_rarely(f"away, trying again: {error or type(error).__name__}")
+                self._log_rarely(f"away, trying again: {str(error) or type(error).__name__}")
                 await self._close_client()
                 self.nc = Client()
                 await asyncio.sleep(backoff_delay(failures, first_s=0.1, cap_s=2.0))
@@ -171,7 +171,7 @@ class Bus:
             await self.nc.flush(_FLUSH_S)
         except (NatsError, OSError, TimeoutError) as error:
             reraise_cancellation()
-            return f"it could not subscribe: {error or type(error).__name__}"
+            return f"it could not subscribe: {str(error) or type(error).__name__}"
         self._changed.set()
         return self._refused
 
@@ -253,7 +253,7 @@ class Bus:
         except (NatsError, OSError, TimeoutError) as error:
             reraise_cancellation()
             raise Unavailable(
-                f"no answer over NATS within {timeout:.0f} s: {error or type(error).__name__}",
+                f"no answer over NATS within {timeout:.0f} s: {str(error) or type(error).__name__}",
                 reason=Reason.BUS_UNAVAILABLE,
             ) from error
         return bytes(answer.data)

@@ -281,7 +281,9 @@ class KubernetesObjects:
                 status, text = answer.status, await answer.text()
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as error:
             reraise_cancellation()
-            raise Unavailable(f"the API server is away: {error or type(error).__name__}") from error
+            raise Unavailable(
+                f"the API server is away: {str(error) or type(error).__name__}"
+            ) from error
         reraise_cancellation()
         if status == _OK:
             return _record_of_lease(json.loads(text))
