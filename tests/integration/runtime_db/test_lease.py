@@ -3,8 +3,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -150,6 +151,50 @@ async def test_our_own_cut_off_session_does_not_stand_in_the_way(url: str) -> No
         assert not term.lost.is_set()
 
 
+async def test_only_the_session_that_has_the_lock_is_ended_as_our_former_one(url: str) -> None:
+    """Not one of the same process with another lock, nor one of another site at the server."""
+    named = {"application_name": session_name("a")}
+    elsewhere = urlunsplit(urlsplit(url)._replace(path="/postgres"))
+    async with AsyncExitStack() as stack:
+        former, other, foreign = [
+            await stack.enter_async_context(
+                closed_at_the_end(await asyncpg.connect(at, server_settings=named))
+            )
+            for at in (url, url, elsewhere)
+        ]
+        await other.fetchval("SELECT pg_advisory_lock($1)", lock_key("shard-1"))
+        await foreign.fetchval("SELECT pg_advisory_lock($1)", lock_key("shard-0"))
+        async with lease(url, "a").held("shard-0") as term:
+            waiting = asyncio.create_task(
+                former.fetchval("SELECT pg_advisory_lock($1)", lock_key("shard-0"))
+            )
+            async with asyncio.timeout(60):
+                while not await other.fetchval("SELECT bool_or(NOT granted) FROM pg_locks"):
+                    await asyncio.sleep(0.01)
+            beside = [connection.get_server_pid() for connection in (former, other, foreign)]
+            await other.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = $1 AND pid <> ALL($2)",
+                *(session_name("a"), beside),
+            )
+            async with asyncio.timeout(60):
+                await term.changed.wait()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert former.is_closed()
+            assert await other.fetchval("SELECT 1") == await foreign.fetchval("SELECT 1") == 1
+
+
+@asynccontextmanager
+async def closed_at_the_end(
+    connection: asyncpg.Connection[asyncpg.Record],
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    try:
+        yield connection
+    finally:
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.close(timeout=1)
+
+
 async def test_through_a_restart_of_postgres(tmp_path: Path) -> None:
     async with Postgres(tmp_path / "pg", fsync=False) as part:
         await apply_migrations(part.url, ["drey_runtime"])
@@ -163,11 +208,14 @@ async def test_through_a_restart_of_postgres(tmp_path: Path) -> None:
             assert term.epoch == 2
 
 
-async def test_the_holder_is_recorded(url: str, db: Database) -> None:
-    async with lease(url, "me").held("shard-0"), db.acquire_connection() as conn:
-        row = await conn.fetchrow("SELECT * FROM lease.epoch")
-    assert row is not None
-    assert (row["name"], row["holder"], row["epoch"]) == ("shard-0", "me", 1)
+async def test_each_holder_is_recorded(url: str, db: Database) -> None:
+    rows = []
+    for owner in ("me", "you"):
+        async with lease(url, owner).held("shard-0"), db.acquire_connection() as conn:
+            rows.extend(await conn.fetch("SELECT * FROM lease.epoch"))
+    found = [(row["name"], row["holder"], row["epoch"]) for row in rows]
+    assert found == [("shard-0", "me", 1), ("shard-0", "you", 2)]
+    assert rows[0]["acquire_time_ns"] < rows[1]["acquire_time_ns"]
 
 
 async def sessions(db: Database, owner: str = "%") -> int:
