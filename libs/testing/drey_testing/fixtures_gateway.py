@@ -24,7 +24,7 @@ from drey.internal.reference.v1 import reference_service_pb2
 from drey_core.directory import ROLE_READBACK, ROLE_SETPOINT, CatalogPage, MetadataPage
 from drey_core.errors import NotFound, Unavailable
 from drey_core.page_table import PageTable
-from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS
+from drey_core.pages import PAGE_MASK, PAGE_SHIFT, PAGE_SLOTS, shard_of_page
 from drey_core.slot_sequences import SlotSequences
 from drey_core.values import Columns, Kind, Origin, State
 from drey_core.wire_columns import column_chunks
@@ -112,6 +112,10 @@ class ScriptedOwner:
         self.metadata: dict[int, MetadataPage] = {}
         self.version = 0
         self._beating: asyncio.Task[None] | None = None
+
+    def take_over(self, former: ScriptedOwner) -> None:
+        """Go on with the values of a former owner."""
+        self.table = former.table
 
     async def set_catalog(
         self,
@@ -221,6 +225,70 @@ class ScriptedOwner:
             self._beating = None
 
 
+class ScriptedOwners:
+    """The owners of all shards of a site, used as one owner is."""
+
+    def __init__(self, bus: Bus, image: Image, epoch: int, shards: int) -> None:
+        self.owners = [
+            ScriptedOwner(bus, image, epoch, shard=shard, shards=shards) for shard in range(shards)
+        ]
+
+    @property
+    def catalog(self) -> dict[int, CatalogPage]:
+        """All pages, by number."""
+        return {n: page for owner in self.owners for n, page in owner.catalog.items()}
+
+    def take_over(self, former: ScriptedOwners) -> None:
+        """As `ScriptedOwner.take_over`, each from its own."""
+        for owner, before in zip(self.owners, former.owners, strict=True):
+            owner.take_over(before)
+
+    async def set_catalog(
+        self,
+        pages: Sequence[CatalogPage],
+        metadata: Sequence[MetadataPage] = (),
+        *,
+        on_bus: bool = True,
+    ) -> None:
+        """As `ScriptedOwner.set_catalog`, to each the pages of its shard."""
+        shards = len(self.owners)
+        for n, owner in enumerate(self.owners):
+            await owner.set_catalog(
+                [page for page in pages if shard_of_page(page.number, shards) == n],
+                [page for page in metadata if shard_of_page(page.number, shards) == n],
+                on_bus=on_bus,
+            )
+
+    async def publish(
+        self, columns: Columns, *, on_bus: bool = True, in_image: bool = True
+    ) -> None:
+        """As `ScriptedOwner.publish`, by each owner that has rows of them."""
+        shard_of_row = shard_of_page(columns.key >> PAGE_SHIFT, len(self.owners))
+        for n in np.unique(shard_of_row).tolist():
+            rows = columns.take_rows(shard_of_row == n)
+            await self.owners[n].publish(rows, on_bus=on_bus, in_image=in_image)
+
+    async def write_pages(self) -> None:
+        """As `ScriptedOwner.write_pages`."""
+        for owner in self.owners:
+            await owner.write_pages()
+
+    async def beat(self) -> None:
+        """As `ScriptedOwner.beat`."""
+        for owner in self.owners:
+            await owner.beat()
+
+    def start(self) -> None:
+        """As `ScriptedOwner.start`."""
+        for owner in self.owners:
+            owner.start()
+
+    async def stop(self) -> None:
+        """As `ScriptedOwner.stop`."""
+        for owner in self.owners:
+            await owner.stop()
+
+
 class Gateway:
     """One gateway process."""
 
@@ -284,8 +352,8 @@ class Gateway:
 class GatewayRig:
     """NATS and Valkey of its own, a namespace, keys of services; a database is given."""
 
-    def __init__(self, folder: Path, postgres_url: str) -> None:
-        self.folder, self.postgres_url = folder, postgres_url
+    def __init__(self, folder: Path, postgres_url: str, shards: int = 1) -> None:
+        self.folder, self.postgres_url, self.shards = folder, postgres_url, shards
         self.nats, self.valkey = Nats(folder / "nats"), Valkey(folder / "valkey")
         self._stack = AsyncExitStack()
         self.gateways: list[Gateway] = []
@@ -323,6 +391,12 @@ class GatewayRig:
         """An owner of the one shard."""
         return ScriptedOwner(self.bus, self.image, epoch)
 
+    def owners(self, epoch: int = 1) -> ScriptedOwner | ScriptedOwners:
+        """Of all shards."""
+        if self.shards == 1:
+            return self.publisher(epoch)
+        return ScriptedOwners(self.bus, self.image, epoch, self.shards)
+
     async def gateway(self, **settings: str) -> Gateway:
         """A new gateway process, with `DREY_<NAME>` settings beside the usual."""
         base = {k: v for k, v in os.environ.items() if not k.startswith(("DREY_", "EPICS_"))}
@@ -332,6 +406,7 @@ class GatewayRig:
             "DREY_NATS_URL": self.nats.url,
             "DREY_REDIS_URL": self.valkey.url,
             "DREY_NAMESPACE": "test",
+            "DREY_SHARDS": str(self.shards),
             "DREY_SIGNING_KEY": str(self.folder / "keys" / "gateway.pem"),
             "DREY_TRUSTED_KEYS": str(self.folder / "keys" / "trusted.json"),
             "DREY_SNAPSHOT_TARGET": dead,
@@ -353,16 +428,33 @@ class GatewayRig:
 
     @asynccontextmanager
     async def publishing(self, pvs: int, value: float = 1.0) -> AsyncIterator[ScriptedOwner]:
-        """An owner of so many PVs, which beats within."""
+        """An owner of so many PVs in one shard, which beats within."""
         publisher = self.publisher()
-        await publisher.beat()
-        await publisher.set_catalog(catalog_pages(pvs))
-        await publisher.publish(every_channel(pvs, value))
-        publisher.start()
-        try:
+        async with _publishing(publisher, pvs, value):
             yield publisher
-        finally:
-            await publisher.stop()
+
+    @asynccontextmanager
+    async def publishing_all(
+        self, pvs: int, value: float = 1.0
+    ) -> AsyncIterator[ScriptedOwner | ScriptedOwners]:
+        """Likewise, in all shards."""
+        owners = self.owners()
+        async with _publishing(owners, pvs, value):
+            yield owners
+
+
+@asynccontextmanager
+async def _publishing(
+    owners: ScriptedOwner | ScriptedOwners, pvs: int, value: float
+) -> AsyncIterator[None]:
+    await owners.beat()
+    await owners.set_catalog(catalog_pages(pvs))
+    await owners.publish(every_channel(pvs, value))
+    owners.start()
+    try:
+        yield
+    finally:
+        await owners.stop()
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from drey_gateway.bootstrap import make_first_key
 from drey_runtime.migrate import apply_migrations
 from drey_stack import Postgres
-from drey_testing.fixtures_gateway import Gateway, GatewayRig, ScriptedOwner
+from drey_testing.fixtures_gateway import Gateway, GatewayRig, ScriptedOwner, ScriptedOwners
 
 TEMPLATE = "drey_template"
 PVS = 200
@@ -56,18 +56,24 @@ async def admin_key(url: str) -> str:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path, url: str, admin_key: str) -> AsyncIterator[GatewayRig]:
-    async with GatewayRig(tmp_path / "rig", url) as found:
+def shards() -> int:
+    """Of the site."""
+    return 1
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, url: str, admin_key: str, shards: int) -> AsyncIterator[GatewayRig]:
+    async with GatewayRig(tmp_path / "rig", url, shards) as found:
         yield found
 
 
 @pytest.fixture
-async def publisher(rig: GatewayRig) -> AsyncIterator[ScriptedOwner]:
-    async with rig.publishing(PVS) as found:
+async def publisher(rig: GatewayRig) -> AsyncIterator[ScriptedOwner | ScriptedOwners]:
+    async with rig.publishing_all(PVS) as found:
         yield found
 
 
 @pytest.fixture
-async def gateway(rig: GatewayRig, publisher: ScriptedOwner) -> Gateway:
+async def gateway(rig: GatewayRig, publisher: ScriptedOwner | ScriptedOwners) -> Gateway:
     """One that can serve watches of what is published."""
     return await rig.ready_gateway()

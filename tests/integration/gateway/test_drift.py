@@ -81,6 +81,7 @@ async def watching(
         await screen.stop()
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_what_enters_changes_and_leaves(gateway, admin_key, publisher):
     await publisher.publish(floats([setpoint(3)], [9.0]))
     async with watching(gateway, admin_key) as screen:
@@ -108,6 +109,7 @@ async def test_what_enters_changes_and_leaves(gateway, admin_key, publisher):
         assert not screen.client.checkpoints[-1].stalled
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_disconnected_and_stale_are_told_apart(gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as screen:
         lost = floats([setpoint(2)], [1.0])
@@ -130,6 +132,7 @@ async def test_disconnected_and_stale_are_told_apart(gateway, admin_key, publish
         assert screen.client.freshness[-1].freshness == 1
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_it_goes_on_from_its_token_at_another_gateway(
     rig, gateway, admin_key, publisher, stored
 ):
@@ -173,6 +176,7 @@ async def test_a_token_covers_no_more_than_was_sent(gateway, admin_key, publishe
         await screen.until(lambda c: set(c.rows) == {3, 4}, "what waited")
 
 
+@pytest.mark.parametrize("shards", [1, 3])
 async def test_the_catalog_changes_under_it(gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as screen:
         pages = catalog_pages(PVS - 1)

@@ -39,6 +39,9 @@ from drey_testing.fixtures_gateway import (
 from tests.integration.gateway.conftest import PVS
 
 ALL = selector_pb2.Selector(all=True)
+SHARDS = pytest.mark.parametrize("shards", [1, 3])
+FAR = 150
+"""A PV of another page than the first ones, which has another owner where there are several."""
 
 
 def float_array(channel: int, elements: Any) -> Columns:
@@ -77,6 +80,7 @@ async def watching(gateway: Gateway, key: str, **request: Any):
         await running.stop()
 
 
+@SHARDS
 async def test_baseline_then_diffs(gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         client = running.client
@@ -91,17 +95,19 @@ async def test_baseline_then_diffs(gateway, admin_key, publisher):
         assert client.checkpoints[-1].shards[0].fresh
 
 
+@SHARDS
 async def test_a_lost_batch_is_read_from_the_image(gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         await publisher.publish(floats([setpoint(1)], [2.0]), on_bus=False)
-        await publisher.publish(floats([setpoint(2)], [3.0]))
-        await running.until(lambda c: c.value(1) == 2.0 and c.value(2) == 3.0, "both")
+        await publisher.publish(floats([setpoint(FAR)], [3.0]))
+        await running.until(lambda c: c.value(1) == 2.0 and c.value(FAR) == 3.0, "both")
 
 
+@SHARDS
 async def test_the_last_batch_lost_shows_by_heartbeat(gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
-        await publisher.publish(floats([setpoint(1)], [2.0]), on_bus=False)
-        await running.until(lambda c: c.value(1) == 2.0, "the lost value")
+        await publisher.publish(floats([setpoint(FAR)], [2.0]), on_bus=False)
+        await running.until(lambda c: c.value(FAR) == 2.0, "the lost value")
 
 
 class LabelClient(WatchClient):
@@ -144,22 +150,24 @@ async def test_an_enum_has_the_label_that_it_had(gateway, admin_key, publisher, 
         assert {label for _, label in client.read_as} == {"on"}
 
 
+@SHARDS
 async def test_an_older_epoch_is_dropped(rig, gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         await publisher.stop()
-        newer = rig.publisher(epoch=5)
-        newer.table = publisher.table
+        newer = rig.owners(epoch=5)
+        newer.take_over(publisher)
         await newer.beat()
         await newer.set_catalog(catalog_pages(PVS))
         await newer.publish(floats([setpoint(3)], [5.0]))
         await running.until(lambda c: c.value(3) == 5.0, "the new epoch")
         await publisher.publish(floats([setpoint(3)], [-1.0]), in_image=False)
-        await newer.publish(floats([setpoint(4)], [6.0]))
-        await running.until(lambda c: c.value(4) == 6.0, "the new epoch goes on")
+        await newer.publish(floats([setpoint(FAR)], [6.0]))
+        await running.until(lambda c: c.value(FAR) == 6.0, "the new epoch goes on")
         assert running.client.value(3) == 5.0
         assert running.client.ended_baselines == 1
 
 
+@SHARDS
 async def test_stale_and_fresh_again(gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         await running.until(lambda c: not c.stale, "fresh")
@@ -171,19 +179,21 @@ async def test_stale_and_fresh_again(gateway, admin_key, publisher):
         assert running.client.diff_rows == 0
 
 
+@SHARDS
 async def test_through_a_kill_of_nats(rig, gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         await rig.nats.kill()
         await running.until(lambda c: len(c.stale) == PVS, "stale")
         await running.until(lambda c: c.checkpoints[-1].stalled, "stalled")
         # the monitor goes on writing the image
-        await publisher.publish(floats([setpoint(9)], [9.0]))
+        await publisher.publish(floats([setpoint(FAR)], [9.0]))
         await rig.nats.start()
-        await running.until(lambda c: c.value(9) == 9.0, "what happened meanwhile")
+        await running.until(lambda c: c.value(FAR) == 9.0, "what happened meanwhile")
         await running.until(lambda c: not c.stale and not c.checkpoints[-1].stalled, "fresh")
         assert running.client.ended_baselines == 1
 
 
+@SHARDS
 async def test_through_a_restart_of_redis(rig, gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         await rig.valkey.kill()
@@ -195,35 +205,37 @@ async def test_through_a_restart_of_redis(rig, gateway, admin_key, publisher):
         await publisher.set_catalog(list(publisher.catalog.values()))
         await publisher.write_pages()
         await publisher.publish(floats([setpoint(8)], [8.0]), on_bus=False)
-        await publisher.publish(floats([setpoint(7)], [7.0]))
-        await running.until(lambda c: c.value(8) == 8.0 and c.value(7) == 7.0, "a gap filled")
+        await publisher.publish(floats([setpoint(FAR)], [7.0]))
+        await running.until(lambda c: c.value(8) == 8.0 and c.value(FAR) == 7.0, "a gap filled")
 
 
+@SHARDS
 async def test_resume_at_another_gateway(rig, gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         client = running.client
-    await publisher.publish(floats([setpoint(5), setpoint(6)], [5.0, 6.0]))
+    await publisher.publish(floats([setpoint(5), setpoint(FAR)], [5.0, 6.0]))
     await gateway.end(signal.SIGKILL)
     second = await rig.ready_gateway()
     before = client.baseline_rows
     async with watching(second, admin_key, client=client, token=client.token):
         assert client.kept
         assert not client.resyncs
-        assert client.value(5) == 5.0 and client.value(6) == 6.0
+        assert client.value(5) == 5.0 and client.value(FAR) == 6.0
         assert client.baseline_rows - before == 2
 
 
+@SHARDS
 async def test_resume_here_sends_only_what_changed(gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         client = running.client
     await publisher.publish(floats([setpoint(5)], [5.0]))
-    await publisher.publish(floats([setpoint(6)], [6.0]))
+    await publisher.publish(floats([setpoint(FAR)], [6.0]))
     async with watching(gateway, admin_key) as other:
-        await other.until(lambda c: c.value(6) == 6.0, "both have come")
+        await other.until(lambda c: c.value(FAR) == 6.0, "both have come")
     async with watching(gateway, admin_key, client=client, token=client.token):
         assert client.kept
         assert client.baseline_rows == PVS + 2
-        assert client.value(5) == 5.0 and client.value(6) == 6.0
+        assert client.value(5) == 5.0 and client.value(FAR) == 6.0
 
 
 async def test_a_dead_band_holds_back_noise_and_nothing_else(gateway, admin_key, publisher):
@@ -363,6 +375,7 @@ async def test_a_malformed_token(gateway, admin_key, token):
     assert reason_of(running.error)[0] == "TOKEN_UNKNOWN"
 
 
+@SHARDS
 async def test_catalog_changes_in_a_running_watch(gateway, admin_key, publisher):
     glob = selector_pb2.Selector(globs=["PV:*"])
     async with watching(gateway, admin_key, selector=glob) as running:

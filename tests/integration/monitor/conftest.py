@@ -53,8 +53,14 @@ def ioc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ioc]:
 
 
 @pytest.fixture
-async def rig(tmp_path, database_url: str, ioc: Ioc) -> AsyncIterator[MonitorRig]:
-    async with MonitorRig(tmp_path, database_url) as running:
+def shards() -> int:
+    """Of the site. With three each has one of the pages of `CHANNELS`."""
+    return 1
+
+
+@pytest.fixture
+async def rig(tmp_path, database_url: str, ioc: Ioc, shards: int) -> AsyncIterator[MonitorRig]:
+    async with MonitorRig(tmp_path, database_url, shards) as running:
         running.directory.set(CHANNELS.items())
         yield running
         for monitor in running.monitors:
