@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from drey_ca.addresses import resolve_hosts, unresolved_hosts, write_numbers
-from drey_runtime.backoff import backoff_delay
+from drey_runtime.retrying import backoff_delay
 
 log = logging.getLogger(__name__)
 
