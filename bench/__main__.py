@@ -33,6 +33,7 @@ NAMES = {
     "abort": "abort",
     "failover": "failover",
     "history": "history",
+    "watchers": "watchers",
     "fanout": "fanout",
     "drift": "drift",
     "web": "web",

@@ -17,7 +17,6 @@ from bench.ioc import BenchIoc, ioc
 from bench.listener import BusCounter, listening
 from bench.names import catalog_csv
 from bench.site import BenchSite, opened
-from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey_ca import open_table
 from drey_core.errors import Unimplemented
 from drey_stack import ChildState, HttpOptions
@@ -79,20 +78,6 @@ class LiveSite:
             while seen != self.listener.rows:
                 seen = self.listener.rows
                 await asyncio.sleep(_QUIET_S)
-
-    async def until_known(self) -> None:
-        """Wait until the gateway can be asked for the last PV of the catalog."""
-        stub = monitor_service_pb2_grpc.MonitorServiceStub(self.site.channel)
-        request = monitor_service_pb2.GetValuesRequest()
-        request.selector.names.append(self.site.directory.names[-1])
-        async with asyncio.timeout(_VALUES_S):
-            while True:
-                rows = 0
-                async for response in stub.GetValues(request, **self.site.call):
-                    rows += len(response.rows)
-                if rows:
-                    return
-                await asyncio.sleep(0.1)
 
     async def until_standby(self) -> None:
         """Wait until every monitor runs, and the shard's owner has settled."""
@@ -158,7 +143,7 @@ async def live(
             await live_site.start_monitor(implementation, number, **settings_of(number))
         if monitors:
             await live_site.until_valued()
-            await live_site.until_known()
+            await site.until_known()
             # First values come before the subscriptions, which keep an IOC busy for seconds.
             await source.until_idle()
         yield live_site

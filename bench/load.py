@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import psutil
 
 
-def _cpu_used(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
     """CPU seconds of a process, without its children: the benchmark's are all the others."""
     times = process.cpu_times()
     return float(times.user + times.system)
@@ -17,8 +17,8 @@ def _cpu_used(process: psutil.Process) -> float:
 
 async def shares(processes: Mapping[str, psutil.Process], seconds: float) -> dict[str, float]:
     """Cores that each used over the next `seconds`."""
-    before = {name: _cpu_used(process) for name, process in processes.items()}
+    before = {name: cpu_seconds(process) for name, process in processes.items()}
     begin = time.perf_counter()
     await asyncio.sleep(seconds)
     took = time.perf_counter() - begin
-    return {name: (_cpu_used(p) - before[name]) / took for name, p in processes.items()}
+    return {name: (cpu_seconds(p) - before[name]) / took for name, p in processes.items()}

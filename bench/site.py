@@ -29,6 +29,7 @@ from drey.compare.v1 import compare_service_pb2_grpc
 from drey.events.v1.directory_pb2 import DirectoryVersion
 from drey.events.v1.values_pb2 import Heartbeat
 from drey.internal.directory.v1 import directory_service_pb2, directory_service_pb2_grpc
+from drey.monitor.v1 import monitor_service_pb2, monitor_service_pb2_grpc
 from drey.restore.v1 import restore_service_pb2, restore_service_pb2_grpc
 from drey.snapshot.v1 import snapshot_pb2, snapshot_service_pb2, snapshot_service_pb2_grpc
 from drey_core.directory import Directory, MetadataPage
@@ -44,6 +45,7 @@ __all__ = ["EVERYTHING", "BenchSite", "catalog_csv", "opened", "site"]
 EVERYTHING = selector_pb2.Selector(all=True)
 _CHUNK = 512 << 10
 _AGAIN_S = 60.0
+_KNOWN_S = 300.0
 _GATES = snapshot_pb2.Gates()
 """This process writes the image, and has other work: its signs of life may come late."""
 _GATES.max_age.FromSeconds(60)
@@ -221,6 +223,20 @@ class BenchSite:
         while True:
             await self.heartbeat()
             await asyncio.sleep(0.4)
+
+    async def until_known(self) -> None:
+        """Wait until the gateway can be asked for the last PV of the catalog."""
+        stub = monitor_service_pb2_grpc.MonitorServiceStub(self.channel)
+        request = monitor_service_pb2.GetValuesRequest()
+        request.selector.names.append(self.directory.names[-1])
+        async with asyncio.timeout(_KNOWN_S):
+            while True:
+                rows = 0
+                async for response in stub.GetValues(request, **self.call):
+                    rows += len(response.rows)
+                if rows:
+                    return
+                await asyncio.sleep(0.1)
 
     # --- snapshots ---
 

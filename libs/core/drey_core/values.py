@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 U1 = NDArray[np.uint8]
+I4 = NDArray[np.int32]
 I8 = NDArray[np.int64]
 U8 = NDArray[np.uint64]
 

@@ -323,6 +323,7 @@ class _Call:
         with self._server.guard.watch_stream(self._context) as self._outgoing:
             context: Any = GuardedContext(self._context, self._outgoing)
             answers = self._inner_handler()(argument, context)
+            del argument  # the stream may live for days
             if inspect.iscoroutine(answers):  # refuses before it streams, or writes by itself
                 answers = await answers
             if answers is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from drey.common.v1 import selector_pb2
 from drey_core.errors import InvalidArgument
 from drey_core.selector import MAX_NESTING, Selector, TagFilter
@@ -32,7 +34,8 @@ def _from_proto(message: selector_pb2.Selector, path: str, depth: int) -> Select
         inner = _from_proto(message.excluding, f"{path}.excluding", depth + 1)
     return Selector(
         all=message.all,
-        names=tuple(message.names),
+        # a thousand watches that name the same PVs keep their names once
+        names=tuple(map(sys.intern, message.names)),
         ids=tuple(message.ids),
         numbers=tuple(message.numbers),
         globs=tuple(message.globs),

@@ -36,7 +36,7 @@ from drey_gateway.domain.live import LiveState
 from drey_gateway.domain.resume import Point, Token
 from drey_gateway.domain.rows import FRESH, STALE
 from drey_gateway.domain.terms import needs_catalog
-from drey_gateway.domain.watch import WatchSelection, stale_numbers
+from drey_gateway.domain.watch import WatchedPvs, WatchSelection, stale_numbers
 
 _DIFFERENT = int(DifferenceClass.DIFFERENT)
 _WITHIN = int(DifferenceClass.WITHIN_TOLERANCE)
@@ -368,17 +368,9 @@ class DriftTable:
         if rows is None and self._all is not None:
             return self._all
         chosen = np.arange(len(self)) if rows is None else rows
-        channels = self._channels[:, chosen]
-        there = channels[channels > 0]
-        shards = np.unique(shard_of_page(there >> PAGE_SHIFT, self._live.shard_count))
-        selection = WatchSelection(
-            chosen,
-            self.reference.numbers[chosen],
-            channels[0],
-            channels[1],
-            self._slots[:, chosen],
-            frozenset(shards.tolist()),
-            self.manner,
+        pvs = WatchedPvs(self.reference.numbers, self._channels[0], self._channels[1])
+        selection = WatchSelection.of_channels(
+            chosen, pvs, self._live.image, self._live.shard_count, self.manner
         )
         if rows is None:
             self._all = selection

@@ -30,7 +30,7 @@ from drey_core.pages import (
     find_pages,
 )
 from drey_core.slot_sequences import Ages
-from drey_core.values import I8, Columns, heap_mask
+from drey_core.values import I4, I8, Columns, heap_mask
 
 U8 = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
@@ -165,12 +165,12 @@ class LiveImage:
             different[row] = columns.heap_bytes(row) != mine.heap_bytes(row)
         return different
 
-    def changed_since(self, slots: I8, counter: int) -> Mask:
+    def changed_since(self, slots: I4 | I8, counter: int) -> Mask:
         """Which slots changed after the local counter was at `counter`; any shape."""
         mask: Mask = self.version[slots] > counter
         return mask
 
-    def stamped_after(self, slots: I8, epoch: U8, sequence: U8) -> Mask:
+    def stamped_after(self, slots: I4 | I8, epoch: U8, sequence: U8) -> Mask:
         """Which slots may have changed after (epoch, sequence), given for each; any shape."""
         mine = self.stamp_epoch[slots]
         after: Mask = (mine > epoch) | ((mine == epoch) & (self.stamp_sequence[slots] > sequence))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from drey_core.directory import Directory
 from drey_core.pages import PAGE_SHIFT, shard_of_page
-from drey_core.values import I8
+from drey_core.values import I4, I8
 from drey_gateway.domain.array_limits import ArrayPacer
 from drey_gateway.domain.deadband import DeadbandFilter
 from drey_gateway.domain.image import LiveImage, Mask
@@ -44,18 +44,27 @@ class Fields(IntEnum):
 
 
 @dataclass(frozen=True)
+class WatchedPvs:
+    """All PVs that may be watched, shared by many selections. Arrays of shape (n,); None: channels
+    that are not watched."""
+
+    numbers: I8
+    setpoints: I8 | None
+    readbacks: I8 | None
+
+
+@dataclass(frozen=True)
 class WatchSelection:
     """The PVs of a watch under one directory. Arrays of shape (n,), ordered by PV number.
 
-    `rows` index the directory; channels that are not watched are 0, and so is their slot.
+    `rows` index `pvs`; channels that are not watched are 0, and so is their slot; `slots` has shape
+    (2, n). A watcher keeps these alone, 16 bytes a PV; what else is rarely asked for is looked up.
     `names` stands for their names, which are told with their rows.
     """
 
     rows: I8
-    numbers: I8
-    setpoints: I8
-    readbacks: I8
-    slots: I8
+    pvs: WatchedPvs
+    slots: I4
     shards: frozenset[int]
     manner: bytes = b""
     names: bytes = b""
@@ -73,29 +82,53 @@ class WatchSelection:
         shard_count: int,
         manner: bytes = b"",
     ) -> WatchSelection:
-        """The PVs in `rows` (ascending) of the directory; `slots` has shape (2, n)."""
-        none = np.zeros(len(rows), np.int64)
-        setpoints = directory.setpoint_channel[rows] if fields.setpoint else none
-        readbacks = directory.readback_channel[rows] if fields.readback else none
-        slots = np.stack([image.slots_of_channels(setpoints), image.slots_of_channels(readbacks)])
-        channels = np.concatenate([setpoints, readbacks])
+        """The PVs in `rows` (ascending) of the directory."""
+        setpoints = directory.setpoint_channel if fields.setpoint else None
+        readbacks = directory.readback_channel if fields.readback else None
+        pvs = WatchedPvs(directory.pv_number, setpoints, readbacks)
+        names = directory.names_hash(rows)
+        return cls.of_channels(rows, pvs, image, shard_count, manner, names)
+
+    @classmethod
+    def of_channels(
+        cls,
+        rows: I8,
+        pvs: WatchedPvs,
+        image: LiveImage,
+        shard_count: int,
+        manner: bytes = b"",
+        names: bytes = b"",
+    ) -> WatchSelection:
+        """The PVs in `rows` (ascending) of `pvs`."""
+        channels = np.concatenate([_chosen(pvs.setpoints, rows), _chosen(pvs.readbacks, rows)])
+        slots = image.slots_of_channels(channels).astype(np.int32).reshape(2, len(rows))
         shards = np.unique(shard_of_page(channels[channels > 0] >> PAGE_SHIFT, shard_count))
-        return cls(
-            rows,
-            directory.pv_number[rows],
-            setpoints,
-            readbacks,
-            slots,
-            frozenset(shards.tolist()),
-            manner,
-            directory.names_hash(rows),
-        )
+        return cls(rows, pvs, slots, frozenset(shards.tolist()), manner, names)
+
+    @property
+    def numbers(self) -> I8:
+        """Numbers of the PVs."""
+        return _chosen(self.pvs.numbers, self.rows)
+
+    @property
+    def setpoints(self) -> I8:
+        """Channels of the setpoints."""
+        return _chosen(self.pvs.setpoints, self.rows)
+
+    @property
+    def readbacks(self) -> I8:
+        """Channels of the readbacks."""
+        return _chosen(self.pvs.readbacks, self.rows)
 
     @cached_property
     def digest(self) -> bytes:
         """Stands for what is watched, in tokens."""
         manner = self.manner + self.names
         return selection_hash(self.numbers, self.setpoints, self.readbacks, manner)
+
+
+def _chosen(column: I8 | None, rows: I8) -> I8:
+    return np.zeros(len(rows), np.int64) if column is None else column[rows]
 
 
 SETPOINT, READBACK = 1, 2

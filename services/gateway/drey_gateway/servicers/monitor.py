@@ -96,6 +96,7 @@ class MonitorServicer:
     async def WatchPvs(self, request: pb.WatchPvsRequest, context: Context) -> AsyncIterator[bytes]:
         """See the contract."""
         wanted = read_wanted(request.spec, request.token)
+        del request  # lives as long as the watch otherwise, with all names
         self._require_loaded()
         with self._limiter.take_watcher():
             async with aclosing(Watch(self._context, wanted).run()) as messages:
@@ -117,6 +118,8 @@ class MonitorServicer:
             wanted[subscription.name] = read_wanted(
                 subscription.spec, subscription.token, f"{path}.spec"
             )
+            del subscription
+        del request
         self._require_loaded()
         async with aclosing(self._sessions.open_session(wanted)) as messages:
             async for message in messages:
@@ -134,6 +137,7 @@ class MonitorServicer:
     ) -> AsyncIterator[bytes]:
         """See the contract."""
         wanted = read_drift(request)
+        del request
         self._require_loaded()
         with self._limiter.take_watcher():
             async with aclosing(DriftWatch(self._context, self._drifts, wanted).run()) as messages:
