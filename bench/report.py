@@ -86,6 +86,8 @@ def unit_of(name: str) -> str:
     """The unit in a figure's name: its suffix, `1/s` of a rate, `cores` of a share of one."""
     if name.endswith("_per_s"):
         return "1/s"
+    if name.endswith("_mb_per_min"):
+        return "mb/min"
     return "cores" if "_share" in name else name.rsplit("_", 1)[-1]
 
 

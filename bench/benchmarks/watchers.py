@@ -126,13 +126,16 @@ async def _measure_idle(bench_site: BenchSite, screens: Sequence[list[str]]) -> 
             for _ in range(_CHANNELS)
         ]
         methods: list[Any] = [channel.unary_stream(_METHOD) for channel in channels]
-        calls = [
-            methods[n % _CHANNELS](_encode_request(names), metadata=bench_site.call["metadata"])
-            for n, names in enumerate(screens)
-        ]
-        async with asyncio.timeout(_HANGS_S):
-            await asyncio.gather(*(_read_baseline(call) for call in calls))
-        readers = [asyncio.create_task(_read_all(call)) for call in calls]
+        calls, readers = [], []
+        for start in range(0, len(screens), _AT_ONCE):
+            opened = [
+                methods[n % _CHANNELS](_encode_request(names), metadata=bench_site.call["metadata"])
+                for n, names in enumerate(screens[start : start + _AT_ONCE])
+            ]
+            async with asyncio.timeout(_HANGS_S):
+                await asyncio.gather(*(_read_baseline(call) for call in opened))
+            readers += [asyncio.create_task(_read_all(call)) for call in opened]
+            calls += opened
         used = cpu_seconds(gateway)
         await asyncio.sleep(_IDLE_S)
         share = (cpu_seconds(gateway) - used) / _IDLE_S
