@@ -329,3 +329,48 @@ async def test_arrays_of_a_subscription_keep_to_its_limits_through_changes(
         await opened.acked(await opened.modify("one", replace=spec))
         await opened.until(lambda s: elements("one", 1) == [1000, 1050], "a new baseline")
         assert elements("one", 2) == [1000, 1050] and opened.held("one") == {1, 2}
+
+
+async def test_changes_of_two_at_once_are_each_applied_or_not_at_all(gateway, admin_key, publisher):
+    """Two programs change one session with the same numbers: of each number one is taken."""
+    async with session(gateway, admin_key, main=pvs(1)) as opened:
+        await opened.until(lambda s: s.held("main") == {1}, "a baseline")
+        turns = range(2, 12)
+        await asyncio.gather(
+            *(opened.send(n, "main", add=pvs(n)) for n in turns),
+            *(opened.send(n, "main", add=pvs(n + 20)) for n in turns),
+        )
+        await opened.acked(11)
+        applied = set(opened.acks)
+        # a later number may overtake an earlier one, which is then dropped as a repetition
+        await opened.until(
+            lambda s: len(s.held("main")) == 1 + len(applied), "what was acknowledged"
+        )
+        for number in applied:
+            assert len({number, number + 20} & opened.held("main")) == 1, number
+
+
+async def test_a_change_at_the_end_of_a_session_is_taken_or_refused(gateway, admin_key):
+    """Never more than that, whatever the session was doing; and others do not feel it."""
+    async with session(gateway, admin_key, main=pvs(1)) as other:
+        for _ in range(5):
+            opened = OpenSession(gateway, admin_key, main=pvs(1, 2))
+            await opened.until(lambda s: bool(s.id), "opened")
+
+            async def change(number: int, opened: OpenSession = opened) -> str:
+                try:
+                    await opened.send(number, "main", add=pvs(number))
+                except grpc.aio.AioRpcError as error:
+                    return reason_of(error)[0]
+                return "taken"
+
+            first = [asyncio.create_task(change(n)) for n in range(3, 8)]
+            _, *outcomes = await asyncio.gather(opened.stop(), *first)
+            assert set(outcomes) <= {"taken", "NOT_FOUND"}
+
+            async def is_gone() -> bool:
+                return await change(99) == "NOT_FOUND"
+
+            await eventually(is_gone, "the session is gone")
+        await other.acked(await other.modify("main", add=pvs(9)))
+        await other.until(lambda s: s.held("main") == {1, 9}, "it lives")

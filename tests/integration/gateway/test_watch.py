@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -222,6 +222,28 @@ async def test_resume_at_another_gateway(rig, gateway, admin_key, publisher):
         assert not client.resyncs
         assert client.value(5) == 5.0 and client.value(FAR) == 6.0
         assert client.baseline_rows - before == 2
+
+
+async def test_a_gateway_killed_under_fifty_watchers(rig, gateway, admin_key, publisher):
+    """All of them go on at another one at once, each with what changed, and only that."""
+    async with AsyncExitStack() as streams:
+        running = [
+            await streams.enter_async_context(watching(gateway, admin_key)) for _ in range(50)
+        ]
+        await gateway.end(signal.SIGKILL)
+        await asyncio.gather(*(each.task for each in running))
+        assert {each.error.code() for each in running} == {grpc.StatusCode.UNAVAILABLE}
+    await publisher.publish(floats([setpoint(5), setpoint(6)], [5.0, 6.0]))
+    second = await rig.ready_gateway()
+
+    async def go_on(client: WatchClient) -> None:
+        before = client.baseline_rows
+        async with watching(second, admin_key, client=client, token=client.token):
+            assert client.kept and not client.resyncs
+            assert client.value(5) == 5.0 and client.value(6) == 6.0
+            assert client.baseline_rows - before == 2
+
+    await asyncio.gather(*(go_on(each.client) for each in running))
 
 
 @SHARDS
