@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,30 +160,54 @@ def _some_names(running: Running) -> list[str]:
 
 def _until_baseline(messages: Iterator[dict[str, Any]]) -> set[str]:
     """Names of the rows up to the end of the baseline."""
+    return _read_baseline(messages)[0]
+
+
+def _read_baseline(messages: Iterator[dict[str, Any]]) -> tuple[set[str], bool, str]:
+    """Names of the rows up to the end of the baseline, whether what was held before stays, and the
+    token at its end."""
     names: set[str] = set()
+    keeps = False
     for message in messages:
+        keeps |= message.get("baselineBegin", {}).get("keepsState", False)
         names |= {row["name"] for row in message.get("baseline", {}).get("rows", ())}
         if "baselineEnd" in message:
-            return names
+            return names, keeps, message["baselineEnd"]["token"]
     raise AssertionError("the stream ended before its baseline")
 
 
-@pytest.mark.parametrize(
-    ("accept", "form", "prefix"),
-    [("*/*", "application/x-ndjson", b""), ("text/event-stream", "text/event-stream", b"data: ")],
-)
-def test_a_watch_by_rest(running: Running, accept: str, form: str, prefix: bytes) -> None:
-    wanted = _some_names(running)
-    body = json.dumps({"spec": {"selector": {"names": wanted}}}).encode()
+@contextmanager
+def _watch(
+    running: Running, names: list[str], accept: str, **more: str
+) -> Iterator[tuple[Any, Iterator[dict[str, Any]]]]:
+    """A watch by REST: the answer, and its messages."""
+    body = json.dumps({"spec": {"selector": {"names": names}}, **more}).encode()
     headers = {"authorization": f"Bearer {running.stack.key}", "accept": accept}
     with open_call(running.stack.web, "POST", WATCH, body, **headers) as response:
         assert response.status == 200
-        assert response.headers["content-type"] == form
         lines = filter(None, (line.strip() for line in response))
-        messages = (json.loads(line.removeprefix(prefix)) for line in lines)
-        assert _until_baseline(messages) == set(wanted)
+        yield response, (json.loads(line.removeprefix(b"data: ")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [("*/*", "application/x-ndjson"), ("text/event-stream", "text/event-stream")],
+)
+def test_a_watch_by_rest_goes_on_from_its_token(running: Running, accept: str, form: str) -> None:
+    wanted = _some_names(running)
+    with _watch(running, wanted, accept) as (response, messages):
+        assert response.headers["content-type"] == form
+        names, keeps, token = _read_baseline(messages)
+        assert names == set(wanted) and not keeps
         # it goes on: what follows is later than the baseline
         assert {"checkpoint", "diff"} & set(next(messages))
+    with _watch(running, wanted, accept, token=token) as (_, messages):
+        names, keeps, _ = _read_baseline(messages)
+        assert keeps and names <= set(wanted)
+    # what is watched is another thing
+    with _watch(running, wanted[1:], accept, token=token) as (_, messages):
+        names, keeps, _ = _read_baseline(messages)
+        assert names == set(wanted[1:]) and not keeps
 
 
 def test_a_watch_by_grpc_web(running: Running) -> None:
@@ -222,6 +247,38 @@ def test_what_is_no_base64_is_refused_with_a_reason(running: Running) -> None:
     )
     assert answer.grpc_reason == "MALFORMED_MESSAGE"
     assert answer.headers["grpc-message"].startswith("Bad gRPC-web request")
+
+
+@pytest.mark.parametrize(
+    ("frames", "code", "reason"),
+    [
+        (b"", grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE"),
+        (b"\0\0\0", grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE"),
+        (b"\0\0\0\0\x09ab", grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE"),
+        (b"\0\0\0\0\x02\xff\xff", grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE"),
+        # gRPC itself refuses these two, before anything of ours is called, in plain gRPC too
+        (b"\x01\0\0\0\x02ab", grpc.StatusCode.INTERNAL, ""),
+        (b"\0\xff\xff\xff\xffab", grpc.StatusCode.RESOURCE_EXHAUSTED, ""),
+    ],
+)
+def test_a_broken_frame_of_grpc_web_is_answered_in_words(
+    running: Running, frames: bytes, code: grpc.StatusCode, reason: str
+) -> None:
+    answer = call_http(
+        running.stack.web,
+        "POST",
+        "/drey.access.v1.AccessService/WhoAmI",
+        frames,
+        key=running.stack.key,
+        content_type="application/grpc-web+proto",
+    )
+    assert answer.status == 200
+    assert answer.headers["grpc-status"] == str(code.value[0])
+    assert answer.headers["grpc-message"]
+    if reason:
+        assert answer.grpc_reason == reason
+    else:
+        assert "grpc-status-details-bin" not in answer.headers
 
 
 def test_a_page_of_a_named_site_reads_answers(running: Running) -> None:

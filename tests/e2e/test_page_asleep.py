@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from playwright.async_api import expect
 
-from drey.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
+from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey_core.values import Columns
 from drey_stack import HttpOptions
 from drey_stack.whole import Stack, StackOptions
@@ -72,6 +72,6 @@ async def _add_pvs(stack: Stack) -> None:
     async with stack.channel() as channel:
         catalog: Any = catalog_service_pb2_grpc.CatalogServiceStub(channel)
         request = catalog_service_pb2.BatchCreatePvsRequest(
-            pvs=[{"name": name, "setpoint": {"address": f"{name}.VAL$"}} for name in NAMES]
+            pvs=[catalog_pb2.Pv(name=n, setpoint={"address": f"{n}.VAL$"}) for n in NAMES]
         )
         await catalog.BatchCreatePvs(request, metadata=(("authorization", f"Bearer {stack.key}"),))

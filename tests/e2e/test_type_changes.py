@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from playwright.async_api import expect
 
-from drey.catalog.v1 import catalog_service_pb2, catalog_service_pb2_grpc
+from drey.catalog.v1 import catalog_pb2, catalog_service_pb2, catalog_service_pb2_grpc
 from drey_stack import HttpOptions
 from drey_stack.whole import Stack, StackOptions
 from drey_testing.ca.ioc import Ioc, use_loopback
@@ -114,9 +114,9 @@ async def test_a_record_that_comes_back_as_another_type_is_shown_right(tmp_path:
             await _add_pvs(stack)
             programs = _programs(tmp_path)
             with ExitStack() as running:
-                for name, program in programs.items():
-                    command = [*program, stack.server, stack.key, *CHANGES]
-                    running.enter_context(_followed(command, tmp_path / name))
+                for program, begin in programs.items():
+                    command = [*begin, stack.server, stack.key, *CHANGES]
+                    running.enter_context(_followed(command, tmp_path / program))
                 async with open_site(stack, stack.key) as page:
                     await page.goto(f"{stack.web}/#/pvs")
                     for turn in (BEFORE, AFTER):
@@ -143,6 +143,6 @@ async def _add_pvs(stack: Stack) -> None:
     async with stack.channel() as channel:
         catalog: Any = catalog_service_pb2_grpc.CatalogServiceStub(channel)
         request = catalog_service_pb2.BatchCreatePvsRequest(
-            pvs=[{"name": name, "setpoint": {"address": name}} for name in CHANGES]
+            pvs=[catalog_pb2.Pv(name=name, setpoint={"address": name}) for name in CHANGES]
         )
         await catalog.BatchCreatePvs(request, metadata=(("authorization", f"Bearer {stack.key}"),))
