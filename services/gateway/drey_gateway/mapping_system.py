@@ -49,6 +49,7 @@ def instance_sign(report: InstanceReport) -> InstanceSign:
         doubles=[DoubleName(d.name, d.taken, d.ignored, d.since_ns) for d in report.served_twice],
         standbys={shard: shard in set(report.prepared) for shard in report.standby_shards},
         standbys_asked=report.warm_standbys,
+        sent_ns=report.time_ns,
     )
 
 

@@ -11,8 +11,10 @@ from drey_core.values import State
 from drey_gateway import mapping
 from drey_gateway.domain import findings
 from drey_gateway.domain.health import SIGNS_COMPARED, ShardHealth
+from drey_gateway.domain.instances import SILENT_AFTER_NS, InstanceBook, InstanceSign
 from drey_gateway.domain.live import LiveState, Shard
 from drey_gateway.loops import feed
+from drey_runtime.auth import LIFETIME_S, SKEW_S
 from drey_testing.fixtures_gateway import catalog_pages, floats, name_of, setpoint
 
 SECOND = 10**9
@@ -24,33 +26,52 @@ def test_clocks_that_differ_are_told_with_both_hosts() -> None:
         shard.report.owner = owner
         shard.health.note_heard(0)
         shard.health.note_sync(True, 0)
-        shard.health.skew_ns = skew * (SECOND if abs(skew) < 100 else 1)
-    found = findings.of_shards(shards, {}, "gate", lambda *_: [])
-    (told,) = [f for f in found if "clock" in f.text]
+        shard.health.clock.ahead_ns = skew * (SECOND if abs(skew) < 100 else 1)
+    book = InstanceBook()
+    (told,) = findings.of_clocks(shards, book, 0, "gate")
     assert "of b is 9.0 s behind that of gate" in told.text
     assert "b and gate" in told.remedy
-    shards[2].health.skew_ns = 0
-    (told,) = [
-        f for f in findings.of_shards(shards, {}, "gate", lambda *_: []) if "clock" in f.text
-    ]
+    shards[2].health.clock.ahead_ns = 0
+    (told,) = findings.of_clocks(shards, book, 0, "gate")
     assert "of b is 8.0 s ahead of that of gate" in told.text
     assert (told.code, told.subject) == (findings.Code.CLOCK_SKEW, findings.Subject("host", "b"))
+
+
+def test_the_clock_of_every_service_is_compared() -> None:
+    """The snapshot service refuses the gateway's tokens as well as a monitor's."""
+    book = InstanceBook()
+
+    def note(name: str, skew: int, now: int) -> None:
+        sign = InstanceSign("snapshot", name, "1", 1, True, (), 0, (), (), sent_ns=now + skew)
+        book.note_sign(sign, now, now)
+
+    for second in range(1, SIGNS_COMPARED + 1):
+        note("here:1", 0, second * SECOND)
+        note("there:1", -3600 * SECOND, second * SECOND)
+    last = SIGNS_COMPARED * SECOND
+    (told,) = findings.of_clocks([], book, last, "gate")
+    assert "of there is 3600.0 s behind that of gate" in told.text
+    assert told.subject == findings.Subject("host", "there")
+    assert f"from {LIFETIME_S + SKEW_S} s on" in told.text
+    assert findings.of_clocks([], book, last + 2 * SILENT_AFTER_NS, "gate") == []
+    note("there:1", 0, last)
+    assert findings.of_clocks([], book, last, "gate") == []
 
 
 def test_messages_that_were_late_are_no_clock_that_is_behind() -> None:
     health = ShardHealth(0)
     for late in (0, 5, 3, 9):
         health.compare_clocks("a", 100 * SECOND, (100 + late) * SECOND)
-        assert health.skew_ns == 0
+        assert health.clock.ahead_ns == 0
     # all that came of late say the same: a clock that was set back is seen
     for _ in range(SIGNS_COMPARED):
         health.compare_clocks("a", 98 * SECOND, 100 * SECOND)
-    assert health.clock_skewed and health.skew_ns == -2 * SECOND
+    assert health.clock.is_told and health.clock.ahead_ns == -2 * SECOND
     # another host has another clock, and one that is ahead is seen at once
     health.compare_clocks("b", 100 * SECOND, 100 * SECOND)
-    assert health.skew_ns == 0
+    assert health.clock.ahead_ns == 0
     health.compare_clocks("b", 103 * SECOND, 100 * SECOND)
-    assert health.skew_ns == 3 * SECOND
+    assert health.clock.ahead_ns == 3 * SECOND
 
 
 def test_channels_that_are_away_are_named() -> None:
@@ -86,7 +107,7 @@ def test_channels_that_are_away_are_named() -> None:
     assert live.pvs_in(0, State.UNSUPPORTED, 10) == []
     live.shards[1].report.never_connected = 5
     found = findings.of_shards(
-        live.shards, {0: "away"}, "gate", lambda shard, state: live.pvs_in(shard, state, 2)
+        live.shards, {0: "away"}, lambda shard, state: live.pvs_in(shard, state, 2)
     )
     first, second = (name_of(pv) for pv in gone[1, State.NEVER_CONNECTED][:2])
     stale, never = found

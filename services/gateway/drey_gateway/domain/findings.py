@@ -76,6 +76,8 @@ class Since:
         return [self._since[key] for key in keys]
 
 
+TOKENS_REFUSED_S = 15
+"""From here on one of two services, the one that is ahead, takes the other's tokens for old."""
 NAMED = 10
 """PVs that a finding names at most."""
 Named = Callable[[int, State], Sequence[str]]
@@ -107,21 +109,18 @@ def of_parts(parts: Iterable[tuple[str, bool, str]]) -> list[Finding]:
     ]
 
 
-def of_shards(
-    shards: Sequence[Shard], stale: Mapping[int, str], host: str, named: Named
-) -> list[Finding]:
-    """Findings about shards; `host` is this one."""
+def of_shards(shards: Sequence[Shard], stale: Mapping[int, str], named: Named) -> list[Finding]:
+    """Findings about shards."""
     out: list[Finding] = []
     for number, shard in enumerate(shards):
         if number in stale:
             out.append(_stale_finding(number, stale[number], shard.report.owner))
             continue
         out += _of_owner(number, shard, named)
-    out += _of_clocks(shards, host)
     slow: dict[str, list[str]] = {}
     for number, shard in enumerate(shards):
         if shard.report.channel_access == "aioca":
-            slow.setdefault(_host_of(shard), []).append(str(number))
+            slow.setdefault(_host_of(shard.report.owner), []).append(str(number))
     out += [
         Finding(
             Code.SLOW_CHANNEL_ACCESS,
@@ -275,24 +274,27 @@ def _of_ioc(ioc: IocSummary, forced: bool) -> list[Finding]:
     return out
 
 
-def _host_of(shard: Shard) -> str:
-    return shard.report.owner.rpartition(":")[0]
+def _host_of(process: str) -> str:
+    return process.rpartition(":")[0]
 
 
-def _of_clocks(shards: Sequence[Shard], host: str) -> list[Finding]:
-    """One for each host whose clock differs from ours."""
-    skews = {_host_of(s): s.health.skew_ns for s in shards if s.health.clock_skewed}
+def of_clocks(shards: Sequence[Shard], book: InstanceBook, now: int, host: str) -> list[Finding]:
+    """One for each host whose clock differs from that of ours, `host`."""
+    clocks = [(i.sign.name, i.clock) for i in book.living_instances(now)]
+    clocks += [(shard.report.owner, shard.health.clock) for shard in shards]
+    told = [(_host_of(process), clock.ahead_ns) for process, clock in clocks if clock.is_told]
+    worst = dict(sorted(told, key=lambda each: abs(each[1])))
     return [
         Finding(
             Code.CLOCK_SKEW,
             Level.WARNING,
             Subject("host", other),
-            f"the clock of {other or 'a monitor'} is {abs(skew) / 1e9:.1f} s"
-            f" {'ahead of' if skew > 0 else 'behind'} that of {host}: receive times are wrong by so"
-            " much, and from 5 s on the services refuse each other's tokens",
+            f"the clock of {other or 'a monitor'} is {abs(ahead_ns) / 1e9:.1f} s"
+            f" {'ahead of' if ahead_ns > 0 else 'behind'} that of {host}: receive times are wrong"
+            f" by so much, and from {TOKENS_REFUSED_S} s on services refuse each other's tokens",
             f"set the clocks of {other or 'its host'} and {host} by NTP",
         )
-        for other, skew in sorted(skews.items())
+        for other, ahead_ns in sorted(worst.items())
     ]
 
 

@@ -16,15 +16,36 @@ RESYNC_GRACE_NS = 500_000_000
 
 
 @dataclass(slots=True)
+class ClockDifference:
+    """By how much the clock of another host is ahead of ours, by the messages that it sends."""
+
+    ahead_ns: int = 0
+    _differences: deque[int] = field(default_factory=lambda: deque(maxlen=SIGNS_COMPARED))
+
+    def compare_clocks(self, sent_ns: int, received_ns: int) -> None:
+        """A message came: when it was sent by that clock, and came by ours.
+
+        A message that was long on its way, or lay here unread, makes that clock seem to be behind.
+        So the one that took least of the last few counts.
+        """
+        self._differences.append(sent_ns - received_ns)
+        self.ahead_ns = max(self._differences)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the clocks of the two hosts differ by more than anybody should bear."""
+        return abs(self.ahead_ns) > SKEW_TOLD_NS
+
+
+@dataclass(slots=True)
 class ShardHealth:
     """Signs of life of one shard. Times are of one monotonic clock, nanoseconds."""
 
     shard: int
     heard_at: int | None = None
-    skew_ns: int = 0
-    """By how much the owner's clock is ahead of ours."""
+    clock: ClockDifference = field(default_factory=ClockDifference)
+    """Of the owner's host."""
     out_of_sync_since: int | None = None
-    _differences: deque[int] = field(default_factory=lambda: deque(maxlen=SIGNS_COMPARED))
     _compared: str = ""
 
     def note_heard(self, now: int) -> None:
@@ -32,16 +53,10 @@ class ShardHealth:
         self.heard_at = now
 
     def compare_clocks(self, host: str, sent_ns: int, received_ns: int) -> None:
-        """A message came from the owner's host: when it was sent by its clock, and came by ours.
-
-        A message that was long on its way, or lay here unread, makes that clock seem to be behind.
-        So the one that took least of the last few counts.
-        """
+        """A message came from the owner's host; see `ClockDifference`."""
         if host != self._compared:
-            self._compared = host
-            self._differences.clear()
-        self._differences.append(sent_ns - received_ns)
-        self.skew_ns = max(self._differences)
+            self._compared, self.clock = host, ClockDifference()
+        self.clock.compare_clocks(sent_ns, received_ns)
 
     def note_sync(self, in_sync: bool, now: int) -> None:
         """Say whether the stream is complete."""
@@ -49,11 +64,6 @@ class ShardHealth:
             self.out_of_sync_since = None
         elif self.out_of_sync_since is None:
             self.out_of_sync_since = now
-
-    @property
-    def clock_skewed(self) -> bool:
-        """Whether the clocks of the two hosts differ by more than anybody should bear."""
-        return abs(self.skew_ns) > SKEW_TOLD_NS
 
     def age_ms(self, now: int) -> int | None:
         """Age of the last sign of life; None: there was none."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drey_core.iocs import CLOSED, DoubleName, IocState
+from drey_gateway.domain.health import ClockDifference
 
 SILENT_AFTER_NS = 5_000_000_000
 """An instance that gave no sign of life for so long is not listed; it gives one a second."""
@@ -42,6 +43,8 @@ class InstanceSign:
     """Shards that it keeps warm beside their owners, and whether it has connected them already."""
     standbys_asked: int = 0
     """Warm standbys that each shard is to have, as it was told."""
+    sent_ns: int = 0
+    """When, by the clock of its host."""
 
 
 @dataclass(slots=True)
@@ -55,6 +58,8 @@ class Instance:
     """Queues that dropped something, and when that was last heard of."""
     hung_at: dict[str, int] = field(default_factory=dict)
     """IOCs of which channels hung or were connected anew, likewise."""
+    clock: ClockDifference = field(default_factory=ClockDifference)
+    """Of its host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +117,8 @@ class InstanceBook:
         self.heard_at: int | None = None
         """When any sign of life came last. This process gives one, too: none means no way."""
 
-    def note_sign(self, sign: InstanceSign, now: int) -> None:
-        """A sign of life came."""
+    def note_sign(self, sign: InstanceSign, now: int, received_ns: int = 0) -> None:
+        """A sign of life came; `received_ns` by the clock of this host, 0: clocks are let alone."""
         self.heard_at = now
         key = (sign.service, sign.name)
         instance = self._instances.get(key)
@@ -127,6 +132,8 @@ class InstanceBook:
             if queue.dropped > before:
                 instance.dropped_at[queue.name] = now
         instance.sign, instance.heard_at = sign, now
+        if received_ns:
+            instance.clock.compare_clocks(sign.sent_ns, received_ns)
         for state in sign.iocs:
             before_state = instance.iocs.pop(state.address, None)
             if state.hung or (before_state and state.reconnected > before_state.reconnected):

@@ -162,7 +162,7 @@ class Feed:
         except Malformed as error:
             note_error(error, "reports of instances")
             return
-        self.instances.note_sign(sign, time.monotonic_ns())
+        self.instances.note_sign(sign, time.monotonic_ns(), now_ns())
 
     async def _on_directory(self, _message: Msg) -> None:
         self._directory_news.set()

@@ -136,13 +136,15 @@ class SystemServicer:
         findings_now += findings.of_shards(
             live.shards,
             self._context.stale(),
-            gethostname(),
             lambda shard, state: live.pvs_in(shard, state, findings.NAMED),
         )
         findings_now += findings.of_instances(
             self._instances, time.monotonic_ns(), self._overrides.held_overrides
         )
         findings_now += findings.of_standbys(self._instances, len(live.shards), time.monotonic_ns())
+        findings_now += findings.of_clocks(
+            live.shards, self._instances, time.monotonic_ns(), gethostname()
+        )
         findings_now.sort(key=lambda f: -f.level)
         since = self._since.times_first_seen(findings_now, now_ns())
         self._found = [
