@@ -15,13 +15,14 @@ from drey_core.errors import ResourceExhausted, Unimplemented
 from drey_core.pv_csv import ParsedPvs, parse_pvs
 from drey_core.pv_csv_writer import write_pvs
 from drey_core.pv_table import FileTable, PvProtocol
+from drey_core.wire import chunk_rows
+from drey_core.wire_values import encode_varint, wrap_payload
 from drey_runtime.app_memory import give_back
 from drey_runtime.auth import current_principal
 from drey_runtime.clock import new_id, new_ids, now_ns
 from drey_runtime.database import allow_idle
 from drey_runtime.jobs import ImportResult, NewJob, record_job
 from drey_runtime.mapping.selector import selector_from_proto
-from drey_runtime.paging import in_chunks
 from drey_snapshot.catalog.domain.changes import CatalogState, Counters
 from drey_snapshot.catalog.domain.edit import Edit
 from drey_snapshot.catalog.mapping import invalid_field
@@ -35,6 +36,8 @@ _CHUNK = 1 << 20
 _JOB_KIND = "import"
 _ROWS_PER_S = 5_000
 """Rows that are decided in a second, by a machine with hundreds of other things to do."""
+_LINE_TAG, _ACTION_ADDED = b"\x08", b"\x18\x01"
+"""Of `ImportRow`, as they lie on the wire."""
 _CSV = (catalog_pb2.FILE_FORMAT_UNSPECIFIED, catalog_pb2.FILE_FORMAT_CSV)
 
 
@@ -208,9 +211,8 @@ def _protocol_enum(number: int) -> PvProtocol:
 def _import_answers(plan: Plan, job_id: str = "") -> Iterator[bytes]:
     """Encoded responses of an import; without a job it was not applied."""
     listed = sorted(plan.listed, key=lambda row: row.line)
-    for rows in in_chunks(map(_row_to_proto, listed), catalog_pb2.ImportRow.ByteSize):
-        part = rpc.ImportRows(rows=rows)
-        yield rpc.ImportPvsResponse(rows=part).SerializeToString()
+    for rows in chunk_rows([wrap_payload(1, _encode_row(row)) for row in listed]):
+        yield wrap_payload(1, rows)  # `ImportPvsResponse.rows`, of `ImportRows.rows`
     summary = catalog_pb2.ImportSummary(
         rows=plan.rows,
         added=plan.added,
@@ -223,6 +225,14 @@ def _import_answers(plan: Plan, job_id: str = "") -> Iterator[bytes]:
         tag_groups_added=plan.groups_added,
     )
     yield rpc.ImportPvsResponse(summary=summary).SerializeToString()
+
+
+def _encode_row(row: importing.Row) -> bytes:
+    """An encoded `ImportRow`; those that were added, which are many, without a message each."""
+    if row.action != Action.ADDED or row.columns:
+        return _row_to_proto(row).SerializeToString()
+    name = wrap_payload(2, row.name.encode())
+    return b"".join((_LINE_TAG, encode_varint(row.line), name, _ACTION_ADDED))
 
 
 def _row_to_proto(row: importing.Row) -> catalog_pb2.ImportRow:

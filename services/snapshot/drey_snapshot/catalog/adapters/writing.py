@@ -243,9 +243,11 @@ def _policy_cell(policy: Policy) -> str:
 
 
 def _make_cells(column: Sequence[T], make: Callable[[T], str]) -> list[str]:
-    """Cells of a column, equal ones made once."""
-    cell_of = {value: make(value) for value in set(column)}
-    return list(map(cell_of.__getitem__, column))
+    """Cells of a column, equal ones made once; the same object is not compared with itself."""
+    objects = {id(value): value for value in column}
+    cell_of = {value: make(value) for value in set(objects.values())}
+    cell_of_id = {key: cell_of[value] for key, value in objects.items()}
+    return list(map(cell_of_id.__getitem__, map(id, column)))
 
 
 def _text_cells(column: list[str]) -> list[str]:
