@@ -11,6 +11,7 @@ import numpy as np
 
 from drey_ca.guarded import GuardedTable
 from drey_ca.interface import ChannelTable, Slots
+from drey_core.values import I8
 
 _LOOK_EVERY_S = 30.0
 
@@ -30,6 +31,26 @@ class UsedChannels:
         if self._as_of != self._pool.removals:
             self._found, self._as_of = self._pool.find_slots(self._addresses), self._pool.removals
         return self._found
+
+
+class SlotsByRow:
+    """Slots of a list of addresses by their rows, looked up again only where they have changed."""
+
+    def __init__(self, pool: ChannelPool, addresses: Sequence[str]) -> None:
+        self._pool, self._addresses = pool, addresses
+        self._found, self._as_of = np.full(len(addresses), -1, np.int64), -1
+
+    def slots_of_rows(self, rows: I8) -> Slots:
+        """Of rows whose channels the caller uses; good until the next `await`. KeyError: of none.
+
+        Somebody may `renew` a channel meanwhile, which gives it another slot.
+        """
+        if self._as_of != self._pool.removals or (self._found[rows] < 0).any():
+            self._found, self._as_of = self._pool.find_slots(self._addresses), self._pool.removals
+        slots: Slots = self._found[rows]
+        if (slots < 0).any():
+            raise KeyError(self._addresses[int(rows[np.argmin(slots)])])
+        return slots
 
 
 class ChannelPool:

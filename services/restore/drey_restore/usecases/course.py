@@ -15,7 +15,7 @@ from drey_core.compare import compare
 from drey_core.errors import DreyError, FailedPrecondition, Reason
 from drey_core.values import ARRAY, I8, U1, Columns, Kind
 from drey_restore.adapters.changes import ChangeFeed
-from drey_restore.adapters.channels import ChannelPool
+from drey_restore.adapters.channels import ChannelPool, SlotsByRow
 from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.execution import Execution, too_many_failed
 from drey_restore.domain.items import Carried, Outcome, PlanItems, scatter_rows
@@ -62,6 +62,8 @@ class Course:
     ) -> None:
         self.store, self.channels, self.limits, self.clock = store, channels, limits, clock
         self.restore, self.items, self.rules = restore, items, rules
+        self._setpoint_slots = SlotsByRow(channels, items.addresses)
+        self._readback_slots = SlotsByRow(channels, items.readback_addresses)
         self.context = context
         self._ending, self._notifier, self._wishes = ending, notifier, wishes
         self.carried, self._going_back = carried, going_back
@@ -168,11 +170,11 @@ class Course:
 
     def slots_of_rows(self, rows: I8) -> Slots:
         """Slots of the setpoints of rows; good until the next `await`."""
-        return self.channels.slots_of(self.addresses_of_rows(rows))
+        return self._setpoint_slots.slots_of_rows(rows)
 
     def readback_slots(self, rows: I8) -> Slots:
         """Slots of the readbacks of rows; good until the next `await`."""
-        return self.channels.slots_of([self.items.readback_addresses[row] for row in rows.tolist()])
+        return self._readback_slots.slots_of_rows(rows)
 
     def addresses_of_rows(self, rows: I8) -> list[str]:
         """Addresses of the setpoints of rows."""

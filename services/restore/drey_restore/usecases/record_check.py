@@ -98,7 +98,8 @@ class RecordCheck:
     async def _record_places(self, addresses: list[str]) -> I8:
         """Where the record of each address stands; those that are new are added."""
         records = self._records
-        places = np.array([records.by_address.get(a, -1) for a in addresses], np.int64)
+        place_of = records.by_address.get
+        places = np.fromiter((place_of(a, -1) for a in addresses), np.int64, len(addresses))
         unknown = [addresses[index] for index in np.flatnonzero(places < 0).tolist()]
         if not unknown:
             return places

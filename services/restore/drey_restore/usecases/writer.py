@@ -84,7 +84,6 @@ class SetpointWriter:
 
     def _by_manner(self, rows: I8) -> Iterator[tuple[_Manner, I8]]:
         """Rows in order, those first that take their time."""
-        rows_by_manner: dict[_Manner, list[int]] = {}
         manners = [
             _Manner(
                 policy.completion,
@@ -94,10 +93,14 @@ class SetpointWriter:
             )
             for policy in self._items.policies
         ]
-        for row, index in zip(rows.tolist(), self._items.policy_of[rows].tolist(), strict=True):
-            rows_by_manner.setdefault(manners[index], []).append(row)
-        for manner in sorted(rows_by_manner, key=lambda each: not (each.is_polled or each.ramped)):
-            yield manner, np.array(rows_by_manner[manner], np.int64)
+        code_of = {manner: code for code, manner in enumerate(dict.fromkeys(manners))}
+        codes = np.array([code_of[manner] for manner in manners], np.int64)[
+            self._items.policy_of[rows]
+        ]
+        for manner in sorted(code_of, key=lambda each: not (each.is_polled or each.ramped)):
+            part = rows[codes == code_of[manner]]
+            if len(part):
+                yield manner, part
 
     async def _send_all(self, manner: _Manner, rows: I8, deadline: _Deadline) -> bool:
         """False where nothing more may be sent, of other manners neither."""
@@ -115,7 +118,8 @@ class SetpointWriter:
                 await self._course.wait_any(self._running, deadline.left_s)
                 self._reap_answers()
                 continue
-            taken, rest = rows[batch], np.setdiff1d(np.arange(len(rows)), batch)
+            taken, rest = rows[batch], np.ones(len(rows), bool)
+            rest[batch] = False
             relabelled = await self._course.relabelled_since(taken)
             if len(relabelled):
                 self._course.cut_short = labels_moved(
