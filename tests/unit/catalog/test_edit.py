@@ -110,10 +110,10 @@ def test_steps_and_a_fresh_load_give_the_same(steps: list[tuple[str, str, str, s
         draft_of(fresh.table, i) for i in range(len(fresh.table))
     ]
     assert len(set(view.table.name)) == len(view.table)
-    for number, raw in view.page_bytes.items():
+    for number, raw in view.stored_pages.items():
         empty = not view.directory.pages[number].pv_number.any()
-        assert empty or raw == fresh.page_bytes[number]
-    assert set(fresh.page_bytes) <= set(view.page_bytes)
+        assert empty or raw == fresh.stored_pages[number]
+    assert set(fresh.stored_pages) <= set(view.stored_pages)
     again = Directory.from_pages(view.version, list(view.directory.pages.values()))
     for name in ("pv_number", "setpoint_channel", "readback_channel", "read_only"):
         assert np.array_equal(getattr(again, name), getattr(view.directory, name))

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from drey_ca.interface import Slots
-from drey_restore.adapters.channels import ChannelPool
+from drey_restore.adapters.channels import ChannelPool, SlotsByRow
 
 
 class Table:
@@ -131,3 +132,28 @@ async def test_a_channel_whose_write_is_unanswered_is_not_closed() -> None:
     table.waiting.clear()
     await channels.close_idle()
     assert (len(channels), table.names) == (0, {})
+
+
+async def test_slots_by_row_are_those_of_now() -> None:
+    channels, table, _ = pool()
+    by_row = SlotsByRow(channels, ["A", "", "B", "C"])
+
+    def shown(*rows: int) -> list[str]:
+        slots = by_row.slots_of_rows(np.array(rows, np.int64))
+        return [table.names[slot] for slot in slots.tolist()]
+
+    assert shown() == []
+    async with channels.use_channels(["B", "A"]):
+        assert shown(2, 0, 2) == ["B", "A", "B"]
+        with pytest.raises(KeyError, match="C"):
+            shown(0, 3)
+        async with channels.use_channels(["C"]):  # opened after the look at the others
+            assert shown(3, 0) == ["C", "A"]
+            await channels.renew_channels(["A", "C"])
+            assert shown(0, 2, 3) == ["A", "B", "C"]
+            closing = asyncio.ensure_future(channels.renew_channels(["B"]))
+            await asyncio.sleep(0)
+            with pytest.raises(KeyError, match="B"):
+                shown(2)
+            await closing
+            assert shown(2) == ["B"]

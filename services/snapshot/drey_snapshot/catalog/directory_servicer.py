@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from drey.internal.directory.v1 import directory_service_pb2 as rpc
+from drey_core.page_storage import load_text
 from drey_runtime.mapping.selector import selector_from_proto
 from drey_runtime.paging import in_chunks
 from drey_snapshot.catalog.live_catalog import LiveCatalog
@@ -41,7 +42,7 @@ class DirectoryServicer:
         pages: list[bytes] = []
         size = 0
         for number in wanted:
-            raw = view.page_bytes[number]
+            (raw,) = load_text([view.stored_pages[number]])
             if pages and size + len(raw) > _BYTES:
                 yield rpc.GetCatalogPagesResponse(version=view.version, pages=pages)
                 pages, size = [], 0

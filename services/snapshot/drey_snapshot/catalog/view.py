@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from drey_core.directory import Directory
+from drey_core.page_storage import store_text
 from drey_core.pages import hash_bytes
 from drey_core.selector import Selector, SelectorIndex
 from drey_runtime.directory_codec import encode_catalog
@@ -29,10 +30,11 @@ from drey_snapshot.catalog.domain.tags import TagBook
 class CatalogView:
     """The living PVs in columns, and their pages.
 
-    Rows of `table` and of `directory` are the same, ordered by PV number. `page_bytes` are
-    encoded `CatalogPage` by number, all that ever held a channel, so that whoever has an older
-    version learns that one is empty now; `page_versions` says with which version each last changed
-    as far as this process knows, which is never too low.
+    Rows of `table` and of `directory` are the same, ordered by PV number. `stored_pages` are the
+    stored forms of encoded `CatalogPage` by number, all that ever held a channel, so that whoever
+    has an older version learns that one is empty now, and `page_hashes` those of what is encoded;
+    `page_versions` says with which version each last changed as far as this process knows, which is
+    never too low.
     """
 
     version: int
@@ -40,7 +42,7 @@ class CatalogView:
     tags: TagBook
     policies: PolicyBook
     directory: Directory
-    page_bytes: dict[int, bytes]
+    stored_pages: dict[int, bytes]
     page_hashes: dict[int, bytes]
     page_versions: dict[int, int]
 
@@ -68,6 +70,7 @@ class CatalogView:
         built = build_pages(table, sorted(touched))
         encoded = {number: encode_catalog(page) for number, page in built.items()}
         hashes = {number: hash_bytes(raw) for number, raw in encoded.items()}
+        stored = {number: store_text(raw) for number, raw in encoded.items()}
         new = {n: version for n, h in hashes.items() if self.page_hashes.get(n) != h}
         all_pages = {**self.directory.pages, **built}
         return CatalogView(
@@ -76,7 +79,7 @@ class CatalogView:
             tags=tags,
             policies=self.policies if policies is None else policies,
             directory=directory_of(version, table, all_pages),
-            page_bytes={**self.page_bytes, **encoded},
+            stored_pages={**self.stored_pages, **stored},
             page_hashes={**self.page_hashes, **hashes},
             page_versions={**self.page_versions, **new},
         )

@@ -340,7 +340,7 @@ class Taker:
         for number in scope.page_numbers.tolist():
             catalog, known_page = view.page_hashes[number], metadata.known.get(number)
             entries.append(TreeEntry(number, catalog, known_page.hash if known_page else NO_PAGE))
-            forms[catalog] = partial(store_text, view.page_bytes[number])
+            forms[catalog] = partial(bytes, view.stored_pages[number])
             if known_page is not None:
                 forms[known_page.hash] = partial(bytes, known_page.stored)
         raw = encode_tree(entries)
