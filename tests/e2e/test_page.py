@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from uuid import uuid4
 
+import grpc
 import pytest
 from playwright.async_api import Page, expect
 
@@ -118,6 +119,7 @@ def test_the_main_job_from_take_to_undo(running: Running) -> None:
     """Take, disturb, compare, plan, restore, verified; and the way back."""
 
     async def scenario() -> None:
+        barriers: dict[str, list[str]] = {}
         async with open_page(running) as page:
             await go_tab(page, "s")
             await page.get_by_role("button", name="Take a snapshot").click()
@@ -125,6 +127,7 @@ def test_the_main_job_from_take_to_undo(running: Running) -> None:
                 "Vor der Schicht: Größe, été, 夜班"
             )
             await page.get_by_role("button", name="any", exact=True).click()
+            await look_for_barriers(page, "take", barriers)
             await page.get_by_role("button", name="Take it").click()
             await expect(page.locator("aside")).to_contain_text("Vor der Schicht: Größe, été, 夜班")
             await shoot(page, "snapshots")
@@ -142,6 +145,7 @@ def test_the_main_job_from_take_to_undo(running: Running) -> None:
             rows = int(await grid.get_attribute("aria-rowcount") or 0) - 1
             assert rows >= moved
             await shoot(page, "comparison")
+            await look_for_barriers(page, "comparison", barriers)
 
             await page.get_by_role("button", name="Plan a restore of this snapshot").click()
             await page.get_by_role("button", name="Make the plan").click()
@@ -153,14 +157,18 @@ def test_the_main_job_from_take_to_undo(running: Running) -> None:
             writes = _first_number(told)
             assert writes >= moved
             await shoot(page, "plan")
+            await look_for_barriers(page, "plan", barriers)
 
             await page.get_by_role("button", name="Execute …").click()
+            await look_for_barriers(page, "execute", barriers)
             await page.get_by_role("button", name=re.compile("^Write .* now$")).click()
             report = page.get_by_role("grid", name="Report of the restore")
             await expect(report.locator(".grid-row")).not_to_have_count(0)
             restore = page.get_by_role("region", name="The restore")
             await expect(restore).to_contain_text(f"✓ {writes} verified")
             await shoot(page, "restore")
+            await look_for_barriers(page, "restore", barriers)
+            assert barriers == {}
 
             await page.get_by_role("button", name="Plan the way back").click()
             await expect(page.get_by_role("heading", name=re.compile("^Way back"))).to_be_visible()
@@ -305,10 +313,40 @@ def test_a_key_that_is_revoked_under_the_page_is_told(running: Running) -> None:
 
 
 def test_who_may_only_look_is_offered_no_more(running: Running) -> None:
+    """In every part: a button cannot be pressed, or the refusal names what is missing."""
+    snapshot = running.take("to be looked at only")
+    bend = _bends(running)[0]
+
     async def scenario() -> None:
         async with open_page(running, role="VIEWER") as page:
+
+            async def is_not_offered(*names: str) -> None:
+                for name in names:
+                    await expect(page.get_by_role("button", name=name).first).to_be_disabled()
+
+            iocs = page.get_by_role("region", name="IOCs")
+            await expect(iocs.get_by_role("combobox", name="Breaker of").first).to_be_disabled()
+            await go_tab(page, "p")
+            await is_not_offered("Import …")
+            await search_words(page, bend)
+            await row_of(page, bend).click()
+            await is_not_offered("Edit …")
             await go_tab(page, "s")
-            await expect(page.get_by_role("button", name="Take a snapshot")).to_be_disabled()
+            await is_not_offered("Take a snapshot")
+            await page.goto(f"{running.stack.web}/#/snapshots/{snapshot.id}")
+            await is_not_offered("Edit title, comment, labels", "Delete …", "Plan a restore …")
+            await page.get_by_role("button", name="Compare with the machine now").click()
+            await is_not_offered("Plan a restore of this snapshot")
+            await page.goto(f"{running.stack.web}/#/restore/new/{snapshot.id}")
+            await page.get_by_role("button", name="Make the plan").click()
+            await expect(page.get_by_role("alert")).to_contain_text("needs the role operator")
+            await go_tab(page, "l")
+            await is_not_offered("Set a policy …")
+            await go_tab(page, "k")
+            await is_not_offered("Make a key")
+            await expect(page.get_by_text("Your key may not handle keys.")).to_be_visible()
+            await go_tab(page, "a")
+            await expect(page.get_by_text("Your key may not read the audit trail.")).to_be_visible()
 
     running.do(scenario())
 
@@ -517,6 +555,48 @@ def test_a_restore_is_paused_resumed_and_aborted(running: Running) -> None:
                 await expect(job).to_contain_text(re.compile("cancelled|failed|interrupted"))
                 await link.click()
                 await expect(restore.get_by_role("heading")).to_contain_text("aborted")
+
+        running.do(scenario())
+
+
+def test_a_restore_is_followed_through_the_death_of_its_gateway(running: Running) -> None:
+    """The page says that it lost the gateway, and then how the restore ended meanwhile."""
+    name = f"PAGE:{uuid4().hex[:8]}"
+    stub = restore_service_pb2_grpc.RestoreServiceStub(running.channel)
+
+    def abort(restore_id: str) -> bool:
+        request = restore_service_pb2.AbortRestoreRequest(id=restore_id, reason="by another")
+        try:
+            stub.AbortRestore(request, **running.call())
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+            return False
+        return True
+
+    with purged(running, name):
+        own_pv(running, name, ramp_step=0.01, ramp_rate=0.01)
+        plan = plan_of(running, name, 3.0)
+
+        async def scenario() -> None:
+            async with open_page(running) as page:
+                await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
+                await page.get_by_role("button", name="Execute …").click()
+                await page.get_by_role("button", name=re.compile("^Write .* now$")).click()
+                restore = page.get_by_role("region", name="The restore")
+                await expect(restore.get_by_role("button", name="Pause")).to_be_visible()
+                read = restore_service_pb2.GetPlanRequest(id=plan.id)
+                restore_id = stub.GetPlan(read, **running.call()).plan.restore_id
+                await page.evaluate(RECORD_LOSS)
+                running.stack.supervisor.kill("gateway")
+                async with asyncio.timeout(HANGS_MS / 1000):
+                    await page.evaluate("window.loss")
+                    while not abort(restore_id):
+                        await asyncio.sleep(0.2)
+                await expect(restore.get_by_role("heading")).to_contain_text("aborted")
+                report = page.get_by_role("grid", name="Report of the restore")
+                await expect(report.locator(".grid-row").first).to_contain_text(name)
+                await expect(page.locator(".banner")).to_have_count(0)
+                assert await page.evaluate("window.loss !== undefined"), "it was loaded again"
 
         running.do(scenario())
 

@@ -54,6 +54,19 @@ SHOWN = {  # name, record, field or data, text
     ),
 }
 
+ORDINARY: dict[str, Any] = {
+    "NAN": 1.0,
+    "INF": 2.0,
+    "NEG": 3.0,
+    "ZERO": 4.0,
+    "OLD": 5.0,
+    "BEYOND": 1,
+    "EMPTY": b"full",
+    "LONG": b"short",
+    "RAW": b"plain",
+}
+"""What is written later, by record."""
+
 
 async def test_nothing_the_edges_and_very_much(tmp_path: Path) -> None:
     database = "\n".join(record for _, record, _ in SHOWN.values())
@@ -61,23 +74,26 @@ async def test_nothing_the_edges_and_very_much(tmp_path: Path) -> None:
         epics = {"EPICS_CA_ADDR_LIST": f"127.0.0.1:{ioc.port}", "EPICS_CA_AUTO_ADDR_LIST": "NO"}
         options = StackOptions(tmp_path / "state", epics=epics, fsync=False, http=HttpOptions())
         async with Stack(options) as stack:
-            await _write_large_and_raw()
+            await _write({"WAVE": np.arange(float(ELEMENTS)), "RAW": b"\xff\xfe!"})
             async with open_site(stack, stack.key) as page:
                 await _each_part_says_what_to_do(page)
             snapshot = await _stored(stack)
             async with open_site(stack, stack.key) as page:
                 await _edges_are_shown(page, stack, snapshot)
+                await _write(ORDINARY)
+                await _edges_stand_beside_others(page, stack, snapshot)
             async with open_site(stack, stack.key) as page:
                 await _import_of_many(page, stack)
 
 
-async def _write_large_and_raw() -> None:
+async def _write(values: dict[str, Any]) -> None:
+    """Values of channels, past Drey."""
     async with open_table("aioca") as table:
-        slots = await table.add_channels(["WAVE", "RAW"])
+        slots = await table.add_channels(list(values))
         assert (await table.wait_connected(slots, WAIT_S)).all()
-        values = [np.arange(float(ELEMENTS)), b"\xff\xfe!"]
-        columns = Columns.from_values(np.zeros(2, np.int64), values, [None, None])
-        assert (await table.write_values(slots, columns, WAIT_S)).tolist() == [1, 1]
+        n = len(values)
+        columns = Columns.from_values(np.zeros(n, np.int64), [*values.values()], [None] * n)
+        assert (await table.write_values(slots, columns, WAIT_S)).tolist() == [1] * n
 
 
 async def _each_part_says_what_to_do(page: Page) -> None:
@@ -134,6 +150,36 @@ async def _edges_are_shown(page: Page, stack: Stack, snapshot: str) -> None:
     await expect(page.locator(".cards")).to_be_visible()
     await page.wait_for_timeout(500)  # what is drawn last holds what was there before
     assert await measured.heap_mb() < before + 4 * ELEMENTS / 1e6
+    assert barriers == {}
+
+
+async def _edges_stand_beside_others(page: Page, stack: Stack, snapshot: str) -> None:
+    """What was stored at the edges differs from what is now: in comparison, drift and plan."""
+    barriers: dict[str, list[str]] = {}
+    differing = {n: text for n, (record, _, text) in SHOWN.items() if record in ORDINARY}
+
+    async def each_is_shown(where: str, left_out: tuple[str, ...] = ()) -> None:
+        for name, text in differing.items():
+            row = row_of(page, name)
+            if text in left_out:
+                await expect(row).to_contain_text("not finite")
+                await expect(row.get_by_title(f"stored: {text}")).to_have_count(1)
+            else:
+                await expect(row).to_contain_text(text)
+        await look_for_barriers(page, where, barriers)
+
+    await page.goto(f"{stack.web}/#/snapshots/{snapshot}/live")
+    status = page.get_by_role("status")
+    await expect(status).to_contain_text("differ")
+    while f"{len(differing)} " not in await status.inner_text():
+        await page.wait_for_timeout(200)  # the monitor tells of what was written in a moment
+        await page.get_by_role("button", name="Compare again").click()
+    await each_is_shown("comparison")
+    await page.goto(f"{stack.web}/#/drift/{snapshot}")
+    await each_is_shown("drift")
+    await page.goto(f"{stack.web}/#/restore/new/{snapshot}")
+    await page.get_by_role("button", name="Make the plan").click()
+    await each_is_shown("plan", left_out=("NaN", "Infinity", "-Infinity"))
     assert barriers == {}
 
 
