@@ -135,6 +135,15 @@ async def test_keep_is_lost_where_another_was_faster(url: str, db: Database) -> 
     await task
 
 
+async def test_stop_is_lost_with_its_session(url: str) -> None:
+    """Nobody else wants it, and it could be had again."""
+    with pytest.raises(LeaseLost):
+        async with lease(url, "a", on_database_lost="stop").held("shard-0"):
+            await terminate_holder(url)
+            async with asyncio.timeout(60):
+                await asyncio.Event().wait()
+
+
 async def test_our_own_cut_off_session_does_not_stand_in_the_way(url: str) -> None:
     """The network is cut without the server noticing: its old session holds the lock still."""
     async with lease(url, "a").held("shard-0") as term:
