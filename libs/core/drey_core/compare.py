@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,7 @@ def compare(
     heap = np.flatnonzero(both & ~scalar)
     if len(heap):
         labels = _label_getter(reference_labels), _label_getter(other_labels)
-        _compare_heap(reference, other, absolute, relative, heap, out, labels)
+        _compare_heap(_HeapSides(reference, other, absolute, relative, labels), heap, out)
     return out
 
 
@@ -236,15 +236,18 @@ def _by_label(here: tuple[bytes, ...], a: int, there: tuple[bytes, ...], b: int)
 # --- strings and arrays -------------------------------------------------------------------------
 
 
-def _compare_heap(
-    reference: Columns,
-    other: Columns,
-    absolute: F8,
-    relative: F8,
-    rows: I8,
-    out: Comparison,
-    labels: tuple[_LabelsOf | None, _LabelsOf | None],
-) -> None:
+class _HeapSides(NamedTuple):
+    """Two columns of n rows whose strings and arrays are compared, and how."""
+
+    reference: Columns
+    other: Columns
+    absolute: F8
+    relative: F8
+    labels: tuple[_LabelsOf | None, _LabelsOf | None]
+
+
+def _compare_heap(sides: _HeapSides, rows: I8, out: Comparison) -> None:
+    reference, other = sides.reference, sides.other
     same_kind = reference.kind[rows] == other.kind[rows]
     enums = reference.kind[rows] == Kind.ENUM | ARRAY
     if reference.heap is other.heap or reference.heap == other.heap:
@@ -255,18 +258,11 @@ def _compare_heap(
         if alike and not enum and reference.heap_bytes(row) == other.heap_bytes(row):
             out.cls[row] = DifferenceClass.EQUAL
         else:
-            _compare_heap_row(reference, other, absolute[row], relative[row], row, out, labels)
+            _compare_heap_row(sides, row, out)
 
 
-def _compare_heap_row(
-    reference: Columns,
-    other: Columns,
-    absolute: float,
-    relative: float,
-    row: int,
-    out: Comparison,
-    labels: tuple[_LabelsOf | None, _LabelsOf | None],
-) -> None:
+def _compare_heap_row(sides: _HeapSides, row: int, out: Comparison) -> None:
+    reference, other = sides.reference, sides.other
     kinds = int(reference.kind[row]), int(other.kind[row])
     families = _kind_family(kinds[0]), _kind_family(kinds[1])
     if families[0] != families[1] or not shapes_agree(reference, other, row):
@@ -274,9 +270,9 @@ def _compare_heap_row(
     elif families[0] == Kind.STRING:
         _write_exact(out, row, _string_elements(reference, row), _string_elements(other, row))
     elif families[0] == Kind.ENUM:
-        _compare_enum_arrays(reference, other, row, out, labels)
+        _compare_enum_arrays(reference, other, row, out, sides.labels)
     else:
-        _compare_arrays(reference, other, absolute, relative, row, out)
+        _compare_arrays(reference, other, sides.absolute[row], sides.relative[row], row, out)
 
 
 def _kind_family(kind: int) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -143,52 +144,58 @@ def bounds_of(settings: CommonSettings) -> Bounds:
     )
 
 
+@dataclass(frozen=True)
+class PublicServing:
+    """What a server has that clients from outside reach.
+
+    Whoever knows that keys have changed tells `calls` to look at them again. What is counted by
+    address is that of the connection, or the one that `address_of` finds for metadata and peer.
+    A client that takes nothing of what is streamed to it for `stall_cut_s` is cut. `forwarded`:
+    the services that others serve, and who hands their calls on.
+    """
+
+    calls: Calls = field(default_factory=Calls)
+    address_of: Callable[[Mapping[str, str], str], str] | None = None
+    stall_cut_s: float = STALL_CUT_S
+    forwarded: tuple[Sequence[str], grpc.GenericRpcHandler] | None = None
+
+
 @asynccontextmanager
 async def serve_grpc(
     settings: CommonSettings,
     listen: str,
-    variable: str,
     authenticator: Authenticator,
     services: Sequence[tuple[str, object]],
     *,
-    extra_handlers: Sequence[grpc.GenericRpcHandler] = (),
-    reflected: Sequence[str] | None = None,
-    public: bool = False,
-    calls: Calls | None = None,
-    address_of: Callable[[Mapping[str, str], str], str] | None = None,
+    public: PublicServing | None = None,
     grace_s: float = 2.0,
-    stall_cut_s: float = STALL_CUT_S,
 ) -> AsyncIterator[tuple[int, Health]]:
     """Run a server of `services` ((full name, servicer)); gives (port, health).
 
-    Whoever knows that keys have changed gives `calls` and tells it to look at them again. A server
-    that is not `public` asks its callers for a certificate where `tls_client_ca` is set. What is
-    counted by address is that of the connection, or the one that `address_of` finds for metadata
-    and peer.
-    A client that takes nothing of what is streamed to it for `stall_cut_s` is cut.
+    A server that is not `public` asks its callers for a certificate where `tls_client_ca` is set.
     On leaving, new calls are refused at once and running ones have `grace_s` to end: those that do
     not are told that the server stops, before its connections are closed. Raises
-    `SettingsError` when `listen` (from the setting `variable`) is not safe, OSError when it
-    cannot be bound.
+    `SettingsError` when `listen` (a setting of this service) is not safe, OSError when it cannot be
+    bound.
     """
-    require_safe_listen(settings, listen, variable)
-    guard = StallGuard(stall_cut_s, MAX_WAITING_BYTES)
+    require_safe_listen(settings, listen, f"DREY_{settings.service.upper()}_LISTEN")
+    side = public or PublicServing()
+    guard = StallGuard(side.stall_cut_s, MAX_WAITING_BYTES)
     bounds = bounds_of(settings)
-    calls = calls or Calls()
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(authenticator, guard, bounds, calls, address_of)],
-        options=_server_options(settings, public),
+        interceptors=[CallInterceptor(authenticator, guard, bounds, side.calls, side.address_of)],
+        options=_server_options(settings, public is not None),
         maximum_concurrent_rpcs=bounds.calls + bounds.probes + _SPARE_CALLS,
     )
     names = [name for name, _ in services]
-    health = Health(reflected if reflected is not None else names)
-    server.add_generic_rpc_handlers(
-        tuple(method_handlers(n, s) for n, s in services) + tuple(extra_handlers)
-    )
+    server.add_generic_rpc_handlers(tuple(method_handlers(n, s) for n, s in services))
+    if side.forwarded is not None:
+        names += side.forwarded[0]
+        server.add_generic_rpc_handlers((side.forwarded[1],))
+    health = Health(names)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-    shown = tuple(reflected if reflected is not None else names)
-    _serve_reflection(server, shown)
-    port = _bind_port(server, settings, listen, public)
+    _serve_reflection(server, names)
+    port = _bind_port(server, settings, listen, public is not None)
     await health.set(False)
     await server.start()
     log.info("listening on port %d", port)
@@ -199,17 +206,17 @@ async def serve_grpc(
                 yield port, health
         finally:
             await health.set(False)
-            stops = errors.Unavailable(
-                "this server stops; connect again", metadata={"service": settings.service}
-            )
-            telling = asyncio.get_running_loop().call_later(
-                grace_s * _TOLD_AFTER, calls.end_all, stops
-            )
-            try:
-                await server.stop(grace_s)
-            finally:
-                telling.cancel()
+            await _stop_server(server, side.calls, settings.service, grace_s)
             guarding.cancel()
+
+
+async def _stop_server(server: grpc.aio.Server, calls: Calls, service: str, grace_s: float) -> None:
+    stops = errors.Unavailable("this server stops; connect again", metadata={"service": service})
+    telling = asyncio.get_running_loop().call_later(grace_s * _TOLD_AFTER, calls.end_all, stops)
+    try:
+        await server.stop(grace_s)
+    finally:
+        telling.cancel()
 
 
 @asynccontextmanager

@@ -259,7 +259,6 @@ class MonitorRig:
             serve_grpc(
                 self.settings,
                 f"127.0.0.1:{self.directory_port}",
-                "DREY_SNAPSHOT_LISTEN",
                 verifier,
                 [(DIRECTORY, self.directory)],
                 grace_s=0.1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import dataclass
 
 import grpc
 
@@ -60,7 +61,7 @@ from drey_runtime.image import Image
 from drey_runtime.instances import InstanceReports
 from drey_runtime.interceptor import Calls
 from drey_runtime.jobs import JobStore
-from drey_runtime.server import Health, channel, serve_grpc
+from drey_runtime.server import Health, PublicServing, channel, serve_grpc
 from drey_runtime.settings import SettingsError
 from drey_runtime.signed import SignedChannel
 from drey_runtime.waiting import ChangeSignal
@@ -131,119 +132,143 @@ class GatewayReadiness:
 async def main(settings: GatewaySettings, app: App) -> None:
     """Open everything and start the loops."""
     keep_little()
+    opened = await _open_parts(settings, app)
+    db, bus = opened.db, opened.bus
+    live, changed, ring, calls = LiveState(settings.shards), ChangeSignal(), KeyRing(), Calls()
+    feed = Feed(live, bus, opened.image, settings.poll, changed.notify_change)
+    context = WatchContext(
+        live,
+        changed,
+        WatcherLimit(settings.max_watchers, settings.caller_share),
+        CatalogResolver(opened.signed_channel("snapshot")),
+        lambda: feed.stale,
+        lambda: bus.connected,
+    )
+
+    def keys_changed() -> None:
+        calls.recheck_calls()
+        changed.notify_change()
+
+    store, probes, events = KeyStore(db, bus, ring), _make_probes(opened), EventFeed(db)
+    keys = KeyLoop(store, bus, settings.poll, keys_changed)
+    authenticator = _make_authenticator(settings, ring)
+    services: list[tuple[str, object]] = [
+        (MONITOR, await _start_watching(settings, app, opened, context, feed, events)),
+        (ACCESS, AccessServicer(store)),
+        (AUDIT, _start_audit(settings, app, db, events, context)),
+        (EVENT, EventServicer(events, context.limiter, authenticator.renew_principal)),
+        (JOB, _start_jobs(app, db)),
+    ]
+    info = server_info(settings, [*(name for name, _ in services), SYSTEM, *FORWARDED])
+    overrides = BreakerOverrides(db, bus)
+    system = SystemServicer(context, probes, JobStore(db), info, feed.instances, overrides)
+    await keys.subscribe_to_bus()
+    forwarder = Forwarder(
+        {service: (part, opened.channels[part]) for service, part in FORWARDED.items()},
+        opened.signer,
+    )
+    side = PublicServing(
+        calls, authenticator.address_of, settings.stall_cut, (list(FORWARDED), forwarder)
+    )
+    services.append((SYSTEM, system))
+    _, health = await app.stack.enter_async_context(
+        serve_grpc(settings, settings.listen, authenticator, services, public=side)
+    )
+    for loop in (bus, db, feed, keys, events, overrides):
+        app.start_loop(loop)
+    if settings.metrics_listen or settings.otlp_endpoint:
+        app.start_loop(SystemGauges(context, probes, feed.instances, system.find_findings))
+    app.start_loop(GiveBack(), "memory")
+    app.start_loop(GatewayReadiness(health, feed, ring, db, probes))
+    app.start_loop(InstanceReports(bus, "gateway", lambda: health.serves_service(MONITOR)))
+
+
+@dataclass(frozen=True)
+class _GatewayParts:
+    """What the process has opened, and closes at its end; `channels` to the parts behind it."""
+
+    db: Database
+    bus: Bus
+    image: Image
+    channels: dict[str, grpc.aio.Channel]
+    signer: TokenSigner
+
+    def signed_channel(self, part: str) -> grpc.aio.Channel:
+        """A channel whose calls are the gateway's own."""
+        return SignedChannel.channel_signed_by(self.channels[part], self.signer, part)
+
+
+async def _open_parts(settings: GatewaySettings, app: App) -> _GatewayParts:
     if settings.signing_key is None:
         raise SettingsError(
             "DREY_SIGNING_KEY is not set: the services behind the gateway believe nobody without"
             " it; make keys with `python -m drey_runtime.keys FOLDER gateway snapshot …`"
         )
     signer = TokenSigner.from_file(GATEWAY, settings.signing_key)
-    db = await app.stack.enter_async_context(_open_database(settings))
-    bus = Bus.bus_of_service(settings, "drey-gateway")
-    image = await app.stack.enter_async_context(
-        Image.open_image(settings.redis_url.get_secret_value(), settings.namespace)
-    )
-    channels = {
-        name: await app.stack.enter_async_context(channel(settings, target))
-        for name, target in (
-            ("snapshot", settings.snapshot_target),
-            ("monitor", settings.monitor_target),
-            ("restore", settings.restore_target),
-        )
+    enter = app.stack.enter_async_context
+    db = await enter(_open_database(settings))
+    image = await enter(Image.open_image(settings.redis_url.get_secret_value(), settings.namespace))
+    targets = {
+        "snapshot": settings.snapshot_target,
+        "monitor": settings.monitor_target,
+        "restore": settings.restore_target,
     }
-    live, changed, ring = LiveState(settings.shards), ChangeSignal(), KeyRing()
-    feed = Feed(live, bus, image, settings.poll, changed.notify_change)
-    store = KeyStore(db, bus, ring)
-    calls = Calls()
+    channels = {part: await enter(channel(settings, target)) for part, target in targets.items()}
+    return _GatewayParts(db, Bus.bus_of_service(settings, "drey-gateway"), image, channels, signer)
 
-    def keys_changed() -> None:
-        calls.recheck_calls()
-        changed.notify_change()
 
-    keys = KeyLoop(store, bus, settings.poll, keys_changed)
-    jobs = JobStore(db)
-    overrides = BreakerOverrides(db, bus)
-    events = EventFeed(db)
-    secret = settings.proxy_secret.read_text().strip() if settings.proxy_secret else ""
-    authenticator = KeyAuthenticator(ring, read_networks(settings.trusted_proxies), secret)
+async def _start_watching(
+    settings: GatewaySettings,
+    app: App,
+    opened: _GatewayParts,
+    context: WatchContext,
+    feed: Feed,
+    events: EventFeed,
+) -> MonitorServicer:
+    sessions = SessionBook(context)
+    relay = SessionRelay(sessions, opened.bus, opened.signer)
+    references = ReferenceClient(opened.signed_channel("snapshot"))
+    drifts = DriftBook(context, references, events, settings.caller_share)
+    await feed.subscribe_to_bus()
+    await relay.subscribe_to_bus()
+    app.start_loop(drifts)
+    return MonitorServicer(context, feed, sessions, relay, drifts)
+
+
+def _start_audit(
+    settings: GatewaySettings, app: App, db: Database, events: EventFeed, context: WatchContext
+) -> AuditServicer:
     anchor_file = None
-    if settings.audit_anchors is not None:
+    if settings.audit_anchors is not None and settings.signing_key is not None:
         anchor_file = AnchorFile.open_file(settings.audit_anchors, settings.signing_key)
     anchors = AuditAnchors(db, anchor_file, settings.audit_anchor_period)
-    context = WatchContext(
-        live,
-        changed,
-        CatalogResolver(SignedChannel.channel_signed_by(channels["snapshot"], signer, "snapshot")),
-        lambda: feed.stale,
-        lambda: bus.connected,
-    )
-    limiter = WatcherLimit(settings.max_watchers, settings.caller_share)
-    sessions = SessionBook(context, limiter)
-    relay = SessionRelay(sessions, bus, signer)
-    references = ReferenceClient(
-        SignedChannel.channel_signed_by(channels["snapshot"], signer, "snapshot")
-    )
-    drifts = DriftBook(context, references, events, settings.caller_share)
-    probes = Probes(
+    app.start_loop(anchors)
+    return AuditServicer(db, anchors, events.changed, context.limiter, settings.caller_share)
+
+
+def _start_jobs(app: App, db: Database) -> JobServicer:
+    jobs = JobStore(db)
+    app.start_loop(jobs.changes)
+    return JobServicer(jobs, db)
+
+
+def _make_authenticator(settings: GatewaySettings, ring: KeyRing) -> KeyAuthenticator:
+    secret = settings.proxy_secret.read_text().strip() if settings.proxy_secret else ""
+    return KeyAuthenticator(ring, read_networks(settings.trusted_proxies), secret)
+
+
+def _make_probes(opened: _GatewayParts) -> Probes:
+    services = {
+        part: probe_service(upstream, _ASKED[part]) for part, upstream in opened.channels.items()
+    }
+    return Probes(
         {
-            "postgres": probe_postgres(db),
-            "nats": probe_nats(bus),
-            "redis": probe_redis(image),
-            **{name: probe_service(upstream, _ASKED[name]) for name, upstream in channels.items()},
+            "postgres": probe_postgres(opened.db),
+            "nats": probe_nats(opened.bus),
+            "redis": probe_redis(opened.image),
+            **services,
         }
     )
-
-    services: list[tuple[str, object]] = [
-        (
-            MONITOR,
-            MonitorServicer(
-                context, feed.loaded.is_set, limiter, sessions, relay, drifts, feed.instances
-            ),
-        ),
-        (ACCESS, AccessServicer(store)),
-        (JOB, JobServicer(jobs, db)),
-        (AUDIT, AuditServicer(db, anchors, events.changed, limiter, settings.caller_share)),
-        (EVENT, EventServicer(events, limiter, authenticator.renew_principal)),
-    ]
-    public = [*(name for name, _ in services), SYSTEM, *FORWARDED]
-    info = server_info(settings, public)
-    system = SystemServicer(context, limiter, probes, jobs, info, feed.instances, overrides)
-    services.append((SYSTEM, system))
-    await feed.subscribe_to_bus()
-    await keys.subscribe_to_bus()
-    await relay.subscribe_to_bus()
-    _, health = await app.stack.enter_async_context(
-        serve_grpc(
-            settings,
-            settings.listen,
-            "DREY_GATEWAY_LISTEN",
-            authenticator,
-            services,
-            extra_handlers=[_make_forwarder(channels, signer)],
-            reflected=public,
-            stall_cut_s=settings.stall_cut,
-            public=True,
-            calls=calls,
-            address_of=authenticator.address_of,
-        )
-    )
-    app.start_loop(bus)
-    app.start_loop(db)
-    app.start_loop(feed)
-    app.start_loop(keys)
-    app.start_loop(jobs.changes)
-    app.start_loop(events)
-    app.start_loop(overrides)
-    app.start_loop(drifts)
-    if settings.metrics_listen or settings.otlp_endpoint:
-        app.start_loop(SystemGauges(context, limiter, probes, feed.instances, system.find_findings))
-    app.start_loop(anchors)
-    app.start_loop(GiveBack(), "memory")
-    app.start_loop(GatewayReadiness(health, feed, ring, db, probes))
-    app.start_loop(InstanceReports(bus, "gateway", lambda: health.serves_service(MONITOR)))
-
-
-def _make_forwarder(channels: dict[str, grpc.aio.Channel], signer: TokenSigner) -> Forwarder:
-    return Forwarder({s: (name, channels[name]) for s, name in FORWARDED.items()}, signer)
 
 
 def _open_database(settings: GatewaySettings) -> contextlib.AbstractAsyncContextManager[Database]:

@@ -14,18 +14,6 @@ from drey_runtime.auth import current_principal
 from drey_runtime.waiting import ChangeSignal
 
 
-@dataclass(frozen=True, slots=True)
-class WatchContext:
-    """What a watch needs around it."""
-
-    live: LiveState
-    changed: ChangeSignal
-    resolver: Resolver
-    stale: Callable[[], dict[int, str]]
-    bus_connected: Callable[[], bool]
-    metadata: MetadataEncoder = field(default_factory=MetadataEncoder)
-
-
 class WatcherLimit:
     """All running watches and reads of this gateway: of so many, one key has a share at most."""
 
@@ -38,3 +26,16 @@ class WatcherLimit:
     def take_watcher(self) -> AbstractContextManager[None]:
         """Hold a place of the key that calls. Raises `ResourceExhausted` when there is none."""
         return self._room.take_place(current_principal.get().key_id, "this key")
+
+
+@dataclass(frozen=True, slots=True)
+class WatchContext:
+    """What a watch needs around it."""
+
+    live: LiveState
+    changed: ChangeSignal
+    limiter: WatcherLimit
+    resolver: Resolver
+    stale: Callable[[], dict[int, str]]
+    bus_connected: Callable[[], bool]
+    metadata: MetadataEncoder = field(default_factory=MetadataEncoder)

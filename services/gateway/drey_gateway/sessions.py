@@ -16,7 +16,7 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 
 from drey_core.errors import DreyError, NotFound, ResourceExhausted
-from drey_gateway.context import WatchContext, WatcherLimit
+from drey_gateway.context import WatchContext
 from drey_gateway.domain.wanted import SubscriptionChange, Wanted
 from drey_gateway.mapping_told import ack_message, idle_message, of_subscription, opened_message
 from drey_gateway.watching import CHECKPOINT_S, Watch
@@ -43,10 +43,10 @@ class _Subscription:
 class Session:
     """One session; `run` is its stream."""
 
-    def __init__(self, context: WatchContext, limiter: WatcherLimit, session_id: str) -> None:
+    def __init__(self, context: WatchContext, session_id: str) -> None:
         self.id = session_id
         self.key_id = current_principal.get().key_id
-        self._context, self._limiter = context, limiter
+        self._context = context
         self._subscriptions: dict[str, _Subscription] = {}
         self._changes: deque[SubscriptionChange] = deque()
         self._last_change = 0
@@ -154,7 +154,7 @@ class Session:
                 metadata={"limit": str(MAX_SUBSCRIPTIONS), "scope": "session"},
             )
         with ExitStack() as place:
-            place.enter_context(self._limiter.take_watcher())
+            place.enter_context(self._context.limiter.take_watcher())
             watch = Watch(self._context, wanted)
             await watch.choose_rows()
             self._subscriptions[name] = _Subscription(watch, place.pop_all())
@@ -164,16 +164,16 @@ class Session:
 class SessionBook:
     """All sessions of this gateway; a session's id begins with its gateway's."""
 
-    def __init__(self, context: WatchContext, limiter: WatcherLimit) -> None:
-        self._context, self._limiter = context, limiter
+    def __init__(self, context: WatchContext) -> None:
+        self._context = context
         self._sessions: dict[str, Session] = {}
         self.gateway_id = secrets.token_hex(_ID_BYTES // 2)
 
     async def open_session(self, wanted: Mapping[str, Wanted]) -> AsyncGenerator[bytes, None]:
         """The stream of a new session, whose it is that calls. Raises `DreyError`."""
         session_id = f"{self.gateway_id}.{secrets.token_hex(_ID_BYTES)}"
-        with self._limiter.take_watcher():
-            session = Session(self._context, self._limiter, session_id)
+        with self._context.limiter.take_watcher():
+            session = Session(self._context, session_id)
             self._sessions[session_id] = session
             try:
                 async with aclosing(session.run(wanted)) as messages:

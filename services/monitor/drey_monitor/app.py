@@ -8,17 +8,19 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import grpc
+
 from drey_ca import open_table
 from drey_core.errors import Unavailable
 from drey_monitor.adapters.catalog_client import ImageCatalog, directory_client
 from drey_monitor.adapters.channels import ChannelHub
 from drey_monitor.domain.iocs import IocBook
-from drey_monitor.loops.balance import Balancer
+from drey_monitor.loops.balance import Balancer, BalanceRules
 from drey_monitor.loops.catalog import CatalogFollower
 from drey_monitor.loops.epochs import EpochListener
 from drey_monitor.loops.hosts import HostWatch
 from drey_monitor.loops.iocs import IocWatch
-from drey_monitor.loops.owner import Owner
+from drey_monitor.loops.owner import Owner, OwnerParts
 from drey_monitor.loops.ready import MonitorReadiness
 from drey_monitor.loops.tick import Ticker
 from drey_monitor.owned import Shards
@@ -46,19 +48,12 @@ async def main(settings: MonitorSettings, app: App) -> None:
     It waits for no other part longer than half a second; two for a name service that says nothing.
     """
     enter = app.stack.enter_async_context
-    verifier = (
-        TokenVerifier.from_file(settings.trusted_keys, "monitor") if settings.trusted_keys else None
-    )
-    signer = (
-        TokenSigner.from_file("monitor", settings.signing_key) if settings.signing_key else None
-    )
     shards = Shards(settings.max_shards)
     _, health = await enter(
         serve_grpc(
             settings,
             settings.listen,
-            "DREY_MONITOR_LISTEN",
-            verifier or TokenVerifier({}, "monitor"),
+            _make_verifier(settings),
             [(SERVICE, ControlServicer(shards))],
         )
     )
@@ -67,9 +62,8 @@ async def main(settings: MonitorSettings, app: App) -> None:
     app.start_loop(HostWatch(lambda: hub.has_searched), "hosts")
     bus = Bus.bus_of_service(settings, f"drey-monitor-{os.getpid()}")
     app.start_loop(bus, "bus")
-    upstream = await enter(channel(settings, settings.snapshot_target))
     catalog = CatalogFollower(
-        directory_client(SignedChannel.channel_signed_by(upstream, signer, "snapshot")),
+        directory_client(await _open_upstream(settings, app)),
         ImageCatalog(image, settings.shards),
         shards,
         settings.shards,
@@ -82,15 +76,13 @@ async def main(settings: MonitorSettings, app: App) -> None:
     app.start_loop(MonitorReadiness(health, catalog, bus, image), "readiness")
     book = IocBook()
     app.start_loop(IocWatch(hub, book, shards), "IOCs")
-    balancer = Balancer(
-        shards,
-        epochs,
-        bus,
+    rules = BalanceRules(
         settings.shards,
         settings.balance,
         settings.warm_standbys,
         settings.lease_duration if settings.lease == "kubernetes" else 0.0,
     )
+    balancer = Balancer(shards, epochs, bus, rules)
     balancer.reports = InstanceReports(
         bus,
         "monitor",
@@ -107,11 +99,24 @@ async def main(settings: MonitorSettings, app: App) -> None:
     app.start_loop(Ticker(hub, shards, image, settings.tick), "tick")
     await _wait_for_bus(bus)
     lease = await enter(_open_lease(settings))
+    parts = OwnerParts(settings, lease, shards, hub, catalog, epochs, image, bus)
     for shard in range(settings.shards):
-        app.start_loop(
-            Owner(shard, settings, lease, shards, hub, catalog, epochs, image, bus),
-            f"shard {shard}",
-        )
+        app.start_loop(Owner(shard, parts), f"shard {shard}")
+
+
+def _make_verifier(settings: MonitorSettings) -> TokenVerifier:
+    """Without keys nobody is believed."""
+    if settings.trusted_keys is None:
+        return TokenVerifier({}, "monitor")
+    return TokenVerifier.from_file(settings.trusted_keys, "monitor")
+
+
+async def _open_upstream(settings: MonitorSettings, app: App) -> grpc.aio.Channel:
+    """A channel to the snapshot service, in the monitor's name where it has a key."""
+    key = settings.signing_key
+    signer = None if key is None else TokenSigner.from_file("monitor", key)
+    upstream = await app.stack.enter_async_context(channel(settings, settings.snapshot_target))
+    return SignedChannel.channel_signed_by(upstream, signer, "snapshot")
 
 
 @asynccontextmanager

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import dataclass
+
+import grpc
 
 from drey_ca import open_table
+from drey_ca.interface import ChannelTable
+from drey_core.breaker import BreakerBook
 from drey_core.selector import parse_selectors
 from drey_restore.adapters.catalog import CatalogClient
 from drey_restore.adapters.changes import ChangeFeed
@@ -21,16 +26,18 @@ from drey_restore.servicer import SERVICE, RestoreServicer
 from drey_restore.settings import RestoreSettings
 from drey_restore.usecases.approvals import Approvals, Protected
 from drey_restore.usecases.beginning import JOB_KIND, MOST_OPEN, Beginning
+from drey_restore.usecases.course import RunParts
 from drey_restore.usecases.ending import Ending
+from drey_restore.usecases.gathering import PlanGathering
 from drey_restore.usecases.grants import GrantCheck
 from drey_restore.usecases.guards import Guards
 from drey_restore.usecases.notify import Notifier, RunningRestores
+from drey_restore.usecases.plan_reads import PlanReads
 from drey_restore.usecases.plans import Plans
 from drey_restore.usecases.record_check import RecordCheck
 from drey_restore.usecases.restores import Restores
 from drey_restore.usecases.rollback import GoingBack
 from drey_restore.usecases.runner import Runner
-from drey_restore.usecases.start_check import StartCheck
 from drey_runtime.app import App
 from drey_runtime.app_memory import GiveBack, keep_little
 from drey_runtime.auth import TokenSigner, TokenVerifier
@@ -51,6 +58,22 @@ _RESERVED_CONNECTIONS = 6
 """Four restores at a time: what each announces, and its lease."""
 
 
+@dataclass(frozen=True)
+class _OpenedParts:
+    """What the process has opened, and closes at its end.
+
+    Restores have `reserved`, connections of their own: those who look or plan cannot keep them
+    waiting.
+    """
+
+    database: Database
+    reserved: Database
+    image: Image
+    table: ChannelTable
+    snapshots: grpc.aio.Channel
+    bus: Bus
+
+
 async def main(settings: RestoreSettings, app: App) -> int:
     """Open everything and start the loops; returns the port that it listens on."""
     if settings.trusted_keys is None or settings.signing_key is None:
@@ -59,8 +82,29 @@ async def main(settings: RestoreSettings, app: App) -> int:
             " python -m drey_runtime.keys FOLDER gateway snapshot monitor restore"
         )
     keep_little()
-    signer = TokenSigner.from_file("restore", settings.signing_key)
     verifier = TokenVerifier.from_file(settings.trusted_keys, "restore")
+    signer = TokenSigner.from_file("restore", settings.signing_key)
+    opened = await _open_parts(settings, app, signer)
+    servicer, book = await _start_work(settings, app, opened)
+    port, health = await app.stack.enter_async_context(
+        serve_grpc(settings, settings.listen, verifier, [(SERVICE, servicer)])
+    )
+    database, reserved = opened.database, opened.reserved
+    app.start_loop(
+        Readiness(health, {SERVICE: lambda: database.ready and reserved.ready}), "health"
+    )
+    await ForcedBreakers(book).subscribe_to_bus(opened.bus)
+    app.start_loop(
+        InstanceReports(
+            opened.bus, "restore", lambda: health.serving, iocs=lambda: book.ioc_states
+        ),
+        "instance",
+    )
+    return port
+
+
+async def _open_parts(settings: RestoreSettings, app: App, signer: TokenSigner) -> _OpenedParts:
+    """Open them, their loops started."""
     enter = app.stack.enter_async_context
     database = await enter(
         Database(
@@ -70,7 +114,6 @@ async def main(settings: RestoreSettings, app: App) -> int:
             share=settings.caller_share,
         )
     )
-    # restores have connections of their own: those who look or plan cannot keep them waiting
     reserved = await enter(
         Database(
             settings.postgres_url.get_secret_value(),
@@ -81,15 +124,23 @@ async def main(settings: RestoreSettings, app: App) -> int:
     )
     image = await enter(Image.open_image(settings.redis_url.get_secret_value(), settings.namespace))
     table = await enter(open_table(settings.channel_access, settings.ca_environment()))
-    upstream = SignedChannel.channel_signed_by(
+    snapshots = SignedChannel.channel_signed_by(
         await enter(channel(settings, settings.snapshot_target)), signer, "snapshot"
     )
     bus = Bus.bus_of_service(settings, "drey-restore")
-    jobs = JobStore(reserved)
+    app.start_loop(bus, "bus")
+    app.start_loop(database, "database")
+    app.start_loop(reserved, "database of restores")
+    app.start_loop(GiveBack(), "memory")
+    return _OpenedParts(database, reserved, image, table, snapshots, bus)
 
-    store, running = RestoreStore(database), RestoreStore(reserved)
-    notifier, running_restores = Notifier(), RunningRestores()
-    ending = Ending(running, notifier, now_ns)
+
+async def _start_work(
+    settings: RestoreSettings, app: App, opened: _OpenedParts
+) -> tuple[RestoreServicer, BreakerBook]:
+    """The servicer and the breakers of IOCs, with what works behind them started."""
+    store, running = RestoreStore(opened.database), RestoreStore(opened.reserved)
+    jobs, share = JobStore(opened.reserved), settings.caller_share
     limits = Limits(
         settings.connect_timeout,
         settings.read_timeout,
@@ -97,50 +148,27 @@ async def main(settings: RestoreSettings, app: App) -> int:
         settings.writes_per_ioc,
         guard_silence_s=settings.guard_silence,
     )
-    pool = ChannelPool(table, settings.keep_channels)
-    feed = ChangeFeed(table)
-    catalog = CatalogClient(upstream)
+    pool, feed = ChannelPool(opened.table, settings.keep_channels), ChangeFeed(opened.table)
+    catalog = CatalogClient(opened.snapshots)
+    pulses = Pulses(opened.image, settings.shards)
+    live = LiveMachine(opened.image, pulses, settings.shards, settings.stale_after)
     guards = Guards(
-        catalog,
-        lambda: open_table(settings.channel_access, settings.ca_environment()),
-        limits,
+        catalog, lambda: open_table(settings.channel_access, settings.ca_environment()), limits
     )
-    pulses = Pulses(image, settings.shards)
-    live = LiveMachine(image, pulses, settings.shards, settings.stale_after)
     grants = GrantCheck(catalog, store)
-    records = RecordCheck(pool.table, limits, now_ns, settings.keep_channels)
-    refused = parse_problems(settings.refuse)
-    plans = Plans(
-        store,
-        SnapshotClient(upstream),
-        catalog,
-        live,
-        pool,
-        guards,
-        limits,
-        now_ns,
-        records=records,
-        protected=Protected(catalog, parse_selectors(settings.approval_required)),
-        grants=grants,
-        refused=refused,
-        share=settings.caller_share,
+    records = RecordCheck(
+        pool.table, limits, now_ns, settings.keep_channels, parse_problems(settings.refuse)
     )
-    beginning = Beginning(store, jobs, settings.caller_share)
-    going_back = GoingBack(plans, running, Beginning(running, jobs, settings.caller_share), now_ns)
-    runner = Runner(
-        running,
-        jobs,
-        pool,
-        feed,
-        going_back,
-        guards,
-        lambda course: StartCheck(course, records, refused),
-        ending,
-        notifier,
-        running_restores,
-        limits,
-        now_ns,
+    gathering = PlanGathering(
+        *(store, SnapshotClient(opened.snapshots), catalog, live, PlanReads(pool, limits), records)
     )
+    protected = Protected(catalog, parse_selectors(settings.approval_required))
+    plans = Plans(store, gathering, guards, protected, grants, now_ns, share)
+    notifier, running_restores = Notifier(), RunningRestores()
+    ending = Ending(running, notifier, now_ns)
+    going_back = GoingBack(plans, running, Beginning(running, jobs, share), now_ns)
+    parts = RunParts(running, pool, feed, ending, going_back, notifier, limits, now_ns)
+    runner = Runner(parts, jobs, guards, records, running_restores)
     worker = JobWorker(
         jobs,
         {JOB_KIND: JobKind(runner.run, runner.interrupted)},
@@ -149,15 +177,8 @@ async def main(settings: RestoreSettings, app: App) -> int:
         lease_s=settings.job_lease,
     )
     warm = WarmLoop(catalog, live)
-    await bus.subscribe_handler(bus.full_subject("catalog"), warm.on_event)
-    await bus.subscribe_handler(bus.full_subject("directory", "*"), warm.on_event)
-    restores = Restores(store, jobs, ending, notifier, running_restores, now_ns, grants, beginning)
-    approvals = Approvals(store, now_ns, grants)
-    servicer = RestoreServicer(plans, restores, approvals, now_ns)
-
-    app.start_loop(bus, "bus")
-    app.start_loop(database, "database")
-    app.start_loop(reserved, "database of restores")
+    for subject in (("catalog",), ("directory", "*")):
+        await opened.bus.subscribe_handler(opened.bus.full_subject(*subject), warm.on_event)
     app.start_loop(pool, "channels")
     app.start_loop(feed, "changes")
     app.start_loop(records, "records")
@@ -165,19 +186,7 @@ async def main(settings: RestoreSettings, app: App) -> int:
     app.start_loop(worker, "jobs")
     app.start_loop(warm, "warm")
     app.start_loop(pulses, "signs of life")
-    app.start_loop(GiveBack(), "memory")
-    port, health = await enter(
-        serve_grpc(
-            settings, settings.listen, "DREY_RESTORE_LISTEN", verifier, [(SERVICE, servicer)]
-        )
-    )
-    app.start_loop(
-        Readiness(health, {SERVICE: lambda: database.ready and reserved.ready}), "health"
-    )
-    breakers = pool.table.book
-    await ForcedBreakers(breakers).subscribe_to_bus(bus)
-    app.start_loop(
-        InstanceReports(bus, "restore", lambda: health.serving, iocs=lambda: breakers.ioc_states),
-        "instance",
-    )
-    return port
+    beginning = Beginning(store, jobs, share)
+    restores = Restores(store, jobs, ending, notifier, running_restores, now_ns, grants, beginning)
+    servicer = RestoreServicer(plans, restores, Approvals(store, now_ns, grants), now_ns)
+    return servicer, pool.table.book

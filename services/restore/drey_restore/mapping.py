@@ -17,7 +17,7 @@ from drey_restore.domain.kinds import ApprovalState
 from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
 from drey_restore.domain.waiting import StageWait
 from drey_restore.usecases.approvals import Decision
-from drey_restore.usecases.plans import PlanRequest, Undo
+from drey_restore.usecases.gathering import PlanRequest, Undo
 from drey_restore.usecases.restores import ExecuteRequest, ResumeRequest
 from drey_runtime.mapping.common import actor, time_bound, timestamp_message
 from drey_runtime.mapping.value import from_proto as value_from_proto

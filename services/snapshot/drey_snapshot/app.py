@@ -63,7 +63,6 @@ async def main(settings: SnapshotSettings, app: App) -> None:
         serve_grpc(
             settings,
             settings.listen,
-            "DREY_SNAPSHOT_LISTEN",
             TokenVerifier.from_file(settings.trusted_keys, "snapshot"),
             services,
         )

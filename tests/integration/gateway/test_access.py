@@ -423,7 +423,7 @@ async def behind(rig: GatewayRig):
     fake = FakeSnapshots()
     settings = CommonSettings()
     verifier = TokenVerifier.from_file(rig.folder / "keys" / "trusted.json", "snapshot")
-    async with serve_grpc(settings, "127.0.0.1:0", "X", verifier, [(SNAPSHOT, fake)]) as (
+    async with serve_grpc(settings, "127.0.0.1:0", verifier, [(SNAPSHOT, fake)]) as (
         port,
         health,
     ):

@@ -47,7 +47,7 @@ async def stored(rig: GatewayRig) -> AsyncIterator[tuple[ReferenceStandIn, str]]
     """The service of references, and its address."""
     found = ReferenceStandIn(PVS, value=1.0)
     verifier = TokenVerifier.from_file(rig.folder / "keys" / "trusted.json", "snapshot")
-    served = serve_grpc(CommonSettings(), "127.0.0.1:0", "X", verifier, [(REFERENCE, found)])
+    served = serve_grpc(CommonSettings(), "127.0.0.1:0", verifier, [(REFERENCE, found)])
     async with served as (port, _):
         yield found, f"127.0.0.1:{port}"
 

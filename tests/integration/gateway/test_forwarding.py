@@ -25,7 +25,7 @@ from drey_core.errors import NotFound, Reason, Unauthenticated
 from drey_gateway.adapters.references import ReferenceClient
 from drey_gateway.forwarding import Forwarder
 from drey_runtime.auth import TokenSigner
-from drey_runtime.server import serve_grpc
+from drey_runtime.server import PublicServing, serve_grpc
 from drey_runtime.settings import CommonSettings
 from drey_runtime.status import STATUS_METADATA, reason_of, to_status
 from tests.integration.runtime.test_server import ByName
@@ -86,7 +86,11 @@ async def forwarding(handler: Any) -> AsyncIterator[Any]:
             settings = CommonSettings()
             async with (
                 serve_grpc(
-                    settings, "127.0.0.1:0", "X", ByName(), [], extra_handlers=[forwarder]
+                    settings,
+                    "127.0.0.1:0",
+                    ByName(),
+                    [],
+                    public=PublicServing(forwarded=([], forwarder)),
                 ) as (
                     port,
                     _,

@@ -92,7 +92,6 @@ async def everything(rig: GatewayRig, **settings: str) -> AsyncIterator[tuple[Ga
                 serve_grpc(
                     CommonSettings(),
                     "127.0.0.1:0",
-                    "X",
                     TokenVerifier.from_file(trusted, name),
                     served,
                 )

@@ -202,9 +202,7 @@ async def start_site(
         ("drey.internal.directory.v1.DirectoryService", DirectoryStandIn(world)),
     ]
     verifier = TokenVerifier.from_file(keys / "trusted.json", "snapshot")
-    port, _ = await stack.enter_async_context(
-        serve_grpc(base, "127.0.0.1:0", "TEST", verifier, services)
-    )
+    port, _ = await stack.enter_async_context(serve_grpc(base, "127.0.0.1:0", verifier, services))
     settings = RestoreSettings.model_validate(
         {
             **base.model_dump(),

@@ -58,9 +58,10 @@ class Servicer:
 @pytest.fixture
 async def stub() -> AsyncIterator[Any]:
     settings = CommonSettings()
-    async with serve_grpc(
-        settings, "127.0.0.1:0", "DREY_X_LISTEN", ByName(), [(SERVICE, Servicer())]
-    ) as (port, health):
+    async with serve_grpc(settings, "127.0.0.1:0", ByName(), [(SERVICE, Servicer())]) as (
+        port,
+        health,
+    ):
         await health.set(True)
         async with grpc.aio.insecure_channel(
             f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", 32 << 20)]
@@ -137,9 +138,10 @@ async def test_work_that_is_cancelled_from_inside_is_told_as_a_defect(stub: Any)
 
 
 async def test_who_waits_is_told_that_the_server_stops() -> None:
-    async with serve_grpc(
-        CommonSettings(), "127.0.0.1:0", "DREY_X_LISTEN", ByName(), [(SERVICE, Servicer())]
-    ) as (port, _):
+    async with serve_grpc(CommonSettings(), "127.0.0.1:0", ByName(), [(SERVICE, Servicer())]) as (
+        port,
+        _,
+    ):
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         stub = access_service_pb2_grpc.AccessServiceStub(channel)
         request = access_service_pb2.CreateKeyRequest(name="slow", grants=[{"role": "viewer"}])
@@ -197,9 +199,7 @@ async def test_a_server_that_shakes_hands_late_is_reached() -> None:
         behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(_copy(reader, behind_writer), _copy(behind_reader, writer))
 
-    async with serve_grpc(
-        settings, "127.0.0.1:0", "DREY_X_LISTEN", ByName(), [(SERVICE, Servicer())]
-    ) as (port, _):
+    async with serve_grpc(settings, "127.0.0.1:0", ByName(), [(SERVICE, Servicer())]) as (port, _):
         server = await asyncio.start_server(relay, "127.0.0.1", 0)
         async with server:
             target = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"

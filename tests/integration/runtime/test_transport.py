@@ -21,7 +21,7 @@ from drey.access.v1 import access_service_pb2_grpc as pb_grpc
 from drey_core.errors import Unavailable
 from drey_runtime.bus import Bus
 from drey_runtime.image import Image
-from drey_runtime.server import channel, serve_grpc
+from drey_runtime.server import PublicServing, channel, serve_grpc
 from drey_runtime.settings import CommonSettings
 from drey_stack import Postgres, Valkey
 from drey_stack.nats import nats_program
@@ -53,7 +53,8 @@ async def listening(
     settings: CommonSettings, listen: str = "127.0.0.1:0", *, public: bool = False
 ) -> AsyncIterator[int]:
     services = [(SERVICE, Servicer())]
-    async with serve_grpc(settings, listen, "X", ByName(), services, public=public) as (port, _):
+    side = PublicServing() if public else None
+    async with serve_grpc(settings, listen, ByName(), services, public=side) as (port, _):
         yield port
 
 
@@ -261,7 +262,7 @@ async def test_the_kubelet_asks_for_health_without_tls_and_for_nothing_else(
     settings = secured(authority, authority.sign("snapshot"), probe_listen=probes)
     services = [(SERVICE, Servicer())]
     async with (
-        serve_grpc(settings, "127.0.0.1:0", "X", ByName(), services) as (_, health),
+        serve_grpc(settings, "127.0.0.1:0", ByName(), services) as (_, health),
         grpc.aio.insecure_channel(probes) as found,
     ):
         stub = health_pb2_grpc.HealthStub(found)

@@ -12,7 +12,7 @@ import pytest
 
 from drey.events.v1.instances_pb2 import InstanceReport
 from drey_core.values import Columns, Kind, State
-from drey_monitor.loops.balance import Balancer
+from drey_monitor.loops.balance import Balancer, BalanceRules
 from drey_monitor.loops.epochs import EpochListener, HeardBeat
 from drey_monitor.owned import Shards, WarmShard
 
@@ -25,7 +25,7 @@ async def test_it_ends_when_its_leases_are_free_and_not_before(
     """Ending takes all of the process's time, and others wait for the lease meanwhile."""
     shards = Shards(0)
     bus = cast(Any, SimpleNamespace(connected=True))
-    balancer = Balancer(shards, EpochListener(shards), bus, 1, True)
+    balancer = Balancer(shards, EpochListener(shards), bus, BalanceRules(1, True))
     monkeypatch.setattr(balancer, "_offer_takers", lambda: ["other"])
     assert shards.claim_shard(0)
     leaving = asyncio.create_task(balancer.leave_members())
@@ -96,7 +96,7 @@ def standing() -> tuple[Shards, EpochListener, Balancer]:
     shards = Shards(0)
     epochs = EpochListener(shards)
     bus = cast(Any, SimpleNamespace(connected=True))
-    return shards, epochs, Balancer(shards, epochs, bus, 3, True, 1, 4.0)
+    return shards, epochs, Balancer(shards, epochs, bus, BalanceRules(3, True, 1, 4.0))
 
 
 async def test_a_shard_is_left_to_its_warm_standby_but_not_for_ever(

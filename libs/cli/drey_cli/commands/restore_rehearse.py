@@ -89,7 +89,25 @@ def rehearse_plan(
     than --for is refused where that is known before, and aborted there where not. Exit code as that
     of a restore: 0 only if all of the plan was rehearsed and every PV verified, 4 if not.
     """
-    from drey_cli.commands.up import running_in_foreground
+    if keep is not None and keep.exists() and not (keep.is_dir() and not any(keep.iterdir())):
+        raise usage_error(
+            f"{keep} is there already, and is no empty folder: a rehearsal begins from nothing",
+            field="--keep",
+            remedy="name a new folder",
+        )
+    known_plan = get_plan(session, plan_id(session.client, plan))
+    check_digest(session, known_plan)
+    most_s = _MOST_S if most is None else most.ToNanoseconds() / 1e9
+    rehearsal = _make_rehearsal(session, known_plan, most_s)
+    requested = restore_service_pb2.ExecutePlanRequest(
+        write_timeout=write_timeout, verify_timeout=verify_timeout
+    )
+    course = _run_rehearsal(session, (known_plan, rehearsal, requested), most_s, keep)
+    _show_course(session, known_plan, rehearsal, course, limit)
+
+
+def _make_rehearsal(session: CliSession, plan: restore_pb2.Plan, most_s: float) -> Rehearsal:
+    """What is to be simulated; refused where nothing can be, or where it would take too long."""
     from drey_client import ClientError
     from drey_machine.rehearsal import (
         condition_names,
@@ -97,42 +115,41 @@ def rehearse_plan(
         refuse_too_much,
         rehearsed_items,
     )
-    from drey_stack.private import scratch_folder
 
-    if keep is not None and keep.exists() and not (keep.is_dir() and not any(keep.iterdir())):
-        raise usage_error(
-            f"{keep} is there already, and is no empty folder: a rehearsal begins from nothing",
-            field="--keep",
-            remedy="name a new folder",
-        )
-    client = session.client
-    known_plan = get_plan(session, plan_id(client, plan))
-    check_digest(session, known_plan)
     session.out.print_note("reading the plan, and what is known of its channels")
-    items = list(rehearsed_items(read_plan(session, known_plan.id)))
+    items = list(rehearsed_items(read_plan(session, plan.id)))
     if not any(item.HasField("target") for item in items):
         raise CliError(
-            f"plan {known_plan.id} writes nothing: there is nothing to rehearse",
+            f"plan {plan.id} writes nothing: there is nothing to rehearse",
             reason="PLAN_EMPTY",
-            remedy=f"see the reasons: drey restore show --plan {known_plan.id} --all",
+            remedy=f"see the reasons: drey restore show --plan {plan.id} --all",
         )
     names = [item.name for item in items]
-    known = _known_pvs(session, [*names, *condition_names(known_plan.spec)])
-    recorded = _recorded_latencies(session, items)
-    rehearsal = make_rehearsal(known_plan.spec, items, known, recorded)
+    known = _known_pvs(session, [*names, *condition_names(plan.spec)])
+    rehearsal = make_rehearsal(plan.spec, items, known, _recorded_latencies(session, items))
     if not rehearsal.now.writes:
         raise CliError(
             "no PV of the plan can be simulated: "
             + "; ".join(f"{name}: {why}" for name, why in list(rehearsal.missing.items())[:10])
         )
-    most_s = _MOST_S if most is None else most.ToNanoseconds() / 1e9
     try:
-        refuse_too_much(known_plan, rehearsal, most_s)
+        refuse_too_much(plan, rehearsal, most_s)
     except ClientError as error:
         raise from_client_error(error) from error
-    requested = restore_service_pb2.ExecutePlanRequest(
-        write_timeout=write_timeout, verify_timeout=verify_timeout
-    )
+    return rehearsal
+
+
+def _run_rehearsal(
+    session: CliSession,
+    rehearsed: tuple[restore_pb2.Plan, Rehearsal, restore_service_pb2.ExecutePlanRequest],
+    most_s: float,
+    keep: Path | None,
+) -> RehearsedCourse:
+    """Bring the simulated machine up, run the plan there, and leave nothing running."""
+    from drey_cli.commands.up import running_in_foreground
+    from drey_client import ClientError
+    from drey_stack.private import scratch_folder
+
     with (
         running_in_foreground(session.out, "stopped", ExitCode.INTERRUPTED) as front,
         nullcontext(keep) if keep else scratch_folder("drey-rehearsal-") as folder,
@@ -141,10 +158,9 @@ def rehearse_plan(
 
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        say = session.out.print_note
         try:
-            course = front.run_until_stopped(
-                run_rehearsal(folder, known_plan, rehearsal, requested, say, most_s)
+            return front.run_until_stopped(
+                run_rehearsal(folder, *rehearsed, session.out.print_note, most_s)
             )
         except ClientError as error:
             raise from_client_error(error) from error
@@ -155,7 +171,6 @@ def rehearse_plan(
                 reason="REHEARSAL_TOO_LONG",
                 remedy="give it more time (--for)",
             ) from error
-    _show_course(session, known_plan, rehearsal, course, limit)
 
 
 def _known_pvs(session: CliSession, names: Sequence[str]) -> dict[str, KnownPv]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from drey_cli.commands.restore import (
@@ -23,7 +24,9 @@ from drey_cli.options import (
     Decorator,
     argument,
     comment_option,
+    member_option,
     option,
+    packed_options,
     reason_option,
     yes_option,
 )
@@ -39,12 +42,50 @@ ENDED = frozenset({"completed", "aborted", "interrupted", "failed"})
 _SHOWN = 20
 
 
-def max_unreachable_option(default: str) -> Decorator[Any]:
-    return option(
-        "--max-unreachable",
-        type=COUNT,
-        metavar="NUMBER",
-        help=f"Write nothing where more of its PVs do not answer. Default: {default}.",
+@dataclass(frozen=True, slots=True)
+class ExecutionTerms:
+    """What holds while a plan is executed. None: as the server has it, or as it was."""
+
+    accept_moved: bool
+    max_unreachable: int | None
+    start_deadline: Duration | None
+    write_timeout: Duration | None
+    verify_timeout: Duration | None
+
+    def request_fields(self) -> dict[str, Any]:
+        """Fields of the requests that execute a plan, or go on with one."""
+        return {
+            "all": restore_service_pb2.AllMoved() if self.accept_moved else None,
+            "max_unreachable": self.max_unreachable,
+            "start_deadline": self.start_deadline,
+            "write_timeout": self.write_timeout,
+            "verify_timeout": self.verify_timeout,
+        }
+
+
+def execution_terms(*, moved: str, unreachable: str, write: str, verify: str) -> Decorator[Any]:
+    """The options of `ExecutionTerms`, as `terms`; with what is said of them."""
+    term_option = member_option("terms")
+    return packed_options(
+        "terms",
+        ExecutionTerms,
+        term_option("--accept-moved", "accept_moved", moved, is_flag=True),
+        term_option(
+            "--max-unreachable",
+            "max_unreachable",
+            f"Write nothing where more of its PVs do not answer. Default: {unreachable}.",
+            type=COUNT,
+            metavar="NUMBER",
+        ),
+        term_option(
+            "--start-deadline",
+            "start_deadline",
+            "Begin by then. Default 30s.",
+            type=SPAN,
+            metavar="TIME",
+        ),
+        term_option("--write-timeout", "write_timeout", write, type=SPAN, metavar="TIME"),
+        term_option("--verify-timeout", "verify_timeout", verify, type=SPAN, metavar="TIME"),
     )
 
 
@@ -57,22 +98,19 @@ def max_unreachable_option(default: str) -> Decorator[Any]:
 @argument("plan", help="Id, part of one, or latest: your own newest.")
 @option("--digest", default="", help="Run it only if this is its digest.")
 @yes_option
-@option("--accept-moved", is_flag=True, help="Although values moved since the plan.")
-@max_unreachable_option("any number but all")
-@option("--start-deadline", type=SPAN, metavar="TIME", help="Begin by then. Default 30s.")
-@option("--write-timeout", type=SPAN, metavar="TIME", help="For all writes. Default 10s.")
-@option("--verify-timeout", type=SPAN, metavar="TIME", help="For readbacks. Default 10s.")
+@execution_terms(
+    moved="Although values moved since the plan.",
+    unreachable="any number but all",
+    write="For all writes. Default 10s.",
+    verify="For readbacks. Default 10s.",
+)
 @comment_option
 def run_plan(
     session: CliSession,
     plan: str,
     digest: str,
     yes: bool,
-    accept_moved: bool,
-    max_unreachable: int | None,
-    start_deadline: Duration | None,
-    write_timeout: Duration | None,
-    verify_timeout: Duration | None,
+    terms: ExecutionTerms,
     comment: str,
 ) -> None:
     """Run a plan: WRITES TO THE MACHINE, reads back, and says what was verified.
@@ -87,12 +125,8 @@ def run_plan(
     request = restore_service_pb2.ExecutePlanRequest(
         plan_id=known_plan.id,
         digest=digest or known_plan.digest,
-        all=restore_service_pb2.AllMoved() if accept_moved else None,
-        max_unreachable=max_unreachable,
-        start_deadline=start_deadline,
-        write_timeout=write_timeout,
-        verify_timeout=verify_timeout,
         comment=comment,
+        **terms.request_fields(),
     )
     check_digest(session, known_plan)
     if not session.out.json:
@@ -346,22 +380,19 @@ def _pause_restore(
 @option(
     "--also-unknown", is_flag=True, help="Send again what may or may not have been sent: UNKNOWN."
 )
-@option("--accept-moved", is_flag=True, help="Although it is not as the restore left it.")
-@max_unreachable_option("as it was")
-@option("--start-deadline", type=SPAN, metavar="TIME", help="Begin by then. Default 30s.")
-@option("--write-timeout", type=SPAN, metavar="TIME", help="Of a stage. Default: as it was.")
-@option("--verify-timeout", type=SPAN, metavar="TIME", help="For readbacks. Default: as it was.")
+@execution_terms(
+    moved="Although it is not as the restore left it.",
+    unreachable="as it was",
+    write="Of a stage. Default: as it was.",
+    verify="For readbacks. Default: as it was.",
+)
 @comment_option
 def resume_restore(
     session: CliSession,
     restore: str,
     yes: bool,
     also_unknown: bool,
-    accept_moved: bool,
-    max_unreachable: int | None,
-    start_deadline: Duration | None,
-    write_timeout: Duration | None,
-    verify_timeout: Duration | None,
+    terms: ExecutionTerms,
     comment: str,
 ) -> None:
     """Let a restore go on: one that was paused, or one that was interrupted.
@@ -375,12 +406,8 @@ def resume_restore(
     request = restore_service_pb2.ResumeRestoreRequest(
         id=restore_id(client, restore, own=True),
         also_unknown=also_unknown,
-        all=restore_service_pb2.AllMoved() if accept_moved else None,
-        max_unreachable=max_unreachable,
-        start_deadline=start_deadline,
-        write_timeout=write_timeout,
-        verify_timeout=verify_timeout,
         comment=comment,
+        **terms.request_fields(),
     )
     known = get_restore(session, request.id)
     interrupted = state_of(known) == "interrupted"

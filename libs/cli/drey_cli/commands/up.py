@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from drey_stack.envoy_config import HttpOptions
     from drey_stack.foreground import Foreground
     from drey_stack.simulated import SimulatedMachine
-    from drey_stack.whole import Stack
+    from drey_stack.whole import Stack, StackOptions
 
 DEFAULT_FOLDER = Path(".drey")
 DEFAULT_PORT = 7100
@@ -121,8 +122,20 @@ def up_command(
     """
     out = Output()
     with running_in_foreground(out, "stopped", ExitCode.OK) as front:
-        http = _http_options(web, web_listen, web_origin)
-        front.run_until_stopped(_run_stack(out, state, listen, shards, monitors, simulate, http))
+        from drey_stack.whole import StackOptions
+
+        options = StackOptions(
+            state,
+            listen,
+            gateway_port=DEFAULT_PORT,
+            shards=shards,
+            monitors=monitors,
+            environment=_settings_of_the_shell(),
+            postgres_owner_url=os.environ.get("DREY_POSTGRES_OWNER_URL", ""),
+            http=_http_options(web, web_listen, web_origin),
+            say=out.print_note,
+        )
+        front.run_until_stopped(_run_stack(out, options, simulate))
 
 
 @contextmanager
@@ -167,43 +180,23 @@ def _http_options(web: bool | None, listen: str, origins: list[str]) -> HttpOpti
     return HttpOptions(listen, origins, allow_insecure=insecure) if web else None
 
 
-async def _run_stack(
-    out: Output,
-    state: Path,
-    listen: str,
-    shards: int,
-    monitors: int,
-    simulate: int,
-    http: HttpOptions | None,
-) -> None:
+async def _run_stack(out: Output, options: StackOptions, simulate: int) -> None:
     from drey_stack.simulated import SimulatedMachine
-    from drey_stack.whole import Stack, StackOptions, run_while_alive
+    from drey_stack.whole import Stack, run_while_alive
 
     async with AsyncExitStack() as stack:
-        epics: dict[str, str] = {}
         if simulate:
             out.print_note(f"starting a simulated machine of {simulate} PVs")
-            machine = await stack.enter_async_context(SimulatedMachine(state / "machine", simulate))
-            epics = machine.environment
-        settings = _settings_of_the_shell()
-        options = StackOptions(
-            state,
-            listen,
-            gateway_port=DEFAULT_PORT,
-            shards=shards,
-            monitors=monitors,
-            epics=epics,
-            environment=settings,
-            postgres_owner_url=os.environ.get("DREY_POSTGRES_OWNER_URL", ""),
-            http=http,
-            say=out.print_note,
-        )
+            machine = await stack.enter_async_context(
+                SimulatedMachine(options.folder / "machine", simulate)
+            )
+            options = replace(options, epics=machine.environment)
         running = await stack.enter_async_context(Stack(options))
 
         async def show_until_stopped() -> None:
             if simulate:
                 await _import_catalog(out, running, machine)
-            _show_endpoints(out, running, state)
+            _show_endpoints(out, running, options.folder)
             await asyncio.Event().wait()
 
         deaths = [running.wait_failed(), *([machine.wait_ended()] if simulate else [])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -14,13 +14,14 @@ from drey.monitor.v1 import monitor_service_pb2 as pb
 from drey_core import errors
 from drey_core.wire_values import wrap_payload
 from drey_gateway import mapping
-from drey_gateway.context import WatchContext, WatcherLimit
+from drey_gateway.context import WatchContext
 from drey_gateway.domain.instances import InstanceBook
 from drey_gateway.domain.terms import SelectorTerm
 from drey_gateway.domain.watch import BOTH, Fields
 from drey_gateway.domain.wire import InstantValues, TakenRows
 from drey_gateway.drift_book import DriftBook
 from drey_gateway.drifting import DriftWatch
+from drey_gateway.loops.feed import Feed
 from drey_gateway.mapping_asked import read_wanted
 from drey_gateway.mapping_drift import read_drift
 from drey_gateway.mapping_told import batch_items, pace_messages
@@ -42,19 +43,16 @@ class MonitorServicer:
     def __init__(
         self,
         context: WatchContext,
-        loaded: Callable[[], bool],
-        limiter: WatcherLimit,
+        feed: Feed,
         sessions: SessionBook,
         relay: SessionRelay,
         drifts: DriftBook,
-        instances: InstanceBook,
     ) -> None:
-        self._context, self._loaded, self._limiter = context, loaded, limiter
-        self._instances = instances
+        self._context, self._feed = context, feed
         self._sessions, self._relay, self._drifts = sessions, relay, drifts
 
     def _require_loaded(self) -> None:
-        if not self._loaded():
+        if not self._feed.loaded.is_set():
             raise errors.Unavailable(
                 "the gateway has not been able to read the image yet; try again in a moment",
                 reason=errors.Reason.IMAGE_UNAVAILABLE,
@@ -73,7 +71,7 @@ class MonitorServicer:
         rows, not_found, named = await resolve_terms(self._context, terms, True)
         directory = live.directory
         links = mapping.name_links(named, directory)
-        with self._limiter.take_watcher():
+        with self._context.limiter.take_watcher():
             # all at once, before anything waits: the truth of one instant
             cache, every = live.row_cache(Fields.BOTH), np.full(len(rows), BOTH)
             stale = frozenset(self._context.stale())
@@ -98,7 +96,7 @@ class MonitorServicer:
         wanted = read_wanted(request.spec, request.token)
         del request  # lives as long as the watch otherwise, with all names
         self._require_loaded()
-        with self._limiter.take_watcher():
+        with self._context.limiter.take_watcher():
             async with aclosing(Watch(self._context, wanted).run()) as messages:
                 async for message in messages:
                     yield message
@@ -139,7 +137,7 @@ class MonitorServicer:
         wanted = read_drift(request)
         del request
         self._require_loaded()
-        with self._limiter.take_watcher():
+        with self._context.limiter.take_watcher():
             async with aclosing(DriftWatch(self._context, self._drifts, wanted).run()) as messages:
                 async for message in messages:
                     yield message
@@ -149,7 +147,9 @@ class MonitorServicer:
     ) -> pb.GetMonitorStatusResponse:
         """See the contract."""
         self._require_loaded()
-        return pb.GetMonitorStatusResponse(shards=shard_statuses(self._context, self._instances))
+        return pb.GetMonitorStatusResponse(
+            shards=shard_statuses(self._context, self._feed.instances)
+        )
 
 
 def shard_statuses(context: WatchContext, instances: InstanceBook) -> list[pb.ShardStatus]:

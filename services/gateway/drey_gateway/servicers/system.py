@@ -14,7 +14,7 @@ from drey.system.v1 import system_service_pb2 as pb
 from drey_core.breaker import AUTOMATIC, HELD_CLOSED, HELD_OPEN
 from drey_core.errors import InvalidArgument, Unavailable
 from drey_gateway.breakers import BreakerOverrides, override_of
-from drey_gateway.context import WatchContext, WatcherLimit
+from drey_gateway.context import WatchContext
 from drey_gateway.domain import findings
 from drey_gateway.domain.instances import TOLD_IOCS, InstanceBook
 from drey_gateway.mapping import time_or_none
@@ -41,14 +41,13 @@ class SystemServicer:
     def __init__(
         self,
         context: WatchContext,
-        limiter: WatcherLimit,
         probes: Probes,
         jobs: JobStore,
         info: pb.GetServerInfoResponse,
         instances: InstanceBook,
         overrides: BreakerOverrides,
     ) -> None:
-        self._context, self._limiter, self._probes = context, limiter, probes
+        self._context, self._probes = context, probes
         self._jobs, self._info, self._instances = jobs, info, instances
         self._overrides = overrides
         self._since, self._next_look = findings.Since(), 0.0
@@ -106,7 +105,7 @@ class SystemServicer:
             findings=found_now,
             pvs=len(live.directory),
             channels=len(live.directory.channels),
-            watchers=len(self._limiter),
+            watchers=len(self._context.limiter),
             open_jobs=await self._open_jobs(),
             version=service_version(),
             time=time_or_none(now_ns()),

@@ -12,7 +12,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from drey.system.v1 import system_service_pb2 as pb
 from drey_core.iocs import CLOSED
-from drey_gateway.context import WatchContext, WatcherLimit
+from drey_gateway.context import WatchContext
 from drey_gateway.domain.instances import InstanceBook
 from drey_gateway.probes import PartReport, Probes
 from drey_runtime.telemetry import meter
@@ -43,12 +43,11 @@ class SystemGauges:
     def __init__(
         self,
         context: WatchContext,
-        limiter: WatcherLimit,
         probes: Probes,
         instances: InstanceBook,
         find_findings: FindFindings,
     ) -> None:
-        self._context, self._limiter, self._probes = context, limiter, probes
+        self._context, self._probes = context, probes
         self._instances, self._find_findings = instances, find_findings
         self._parts = ObservedGauge(
             "drey.part.up", "1", "Whether a part that others need answers, by part: 1 or 0"
@@ -103,7 +102,7 @@ class SystemGauges:
             )
             for (code, level), count in sorted(found.items())
         )
-        self._watchers.set([(len(self._limiter), {})])
+        self._watchers.set([(len(self._context.limiter), {})])
 
     def _set_shards(self) -> None:
         stale = self._context.stale()

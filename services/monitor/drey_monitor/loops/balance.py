@@ -79,6 +79,19 @@ class _Offer:
     given_at: float | None = None
 
 
+@dataclass(frozen=True)
+class BalanceRules:
+    """How the shards of a site are to be shared among its monitors.
+
+    `follow_s`: within which a lease whose owner died is taken, as long as somebody can.
+    """
+
+    shard_count: int
+    enabled: bool
+    warm_standbys: int = 0
+    follow_s: float = 0.0
+
+
 class Balancer:
     """One for each monitor. Where NATS is away nothing is moved."""
 
@@ -87,15 +100,10 @@ class Balancer:
         shards: Shards,
         epochs: EpochListener,
         bus: Bus,
-        shard_count: int,
-        enabled: bool,
-        warm_standbys: int = 0,
-        follow_s: float = 0.0,
+        rules: BalanceRules,
     ) -> None:
-        """`follow_s`: within which a lease whose owner died is taken, as long as somebody can."""
         self._shards, self._epochs, self._bus = shards, epochs, bus
-        self._shard_count, self._enabled = shard_count, enabled
-        self._warm_standbys, self._follow_s = warm_standbys, follow_s
+        self._rules = rules
         self._me = instance_name()
         self._members: dict[str, _Member] = {}
         self._offers: dict[int, _Offer] = {}
@@ -126,7 +134,7 @@ class Balancer:
             report.offers.add(shard=shard, to=offer.taker)
         report.prepared.extend(self._prepared())
         report.standby_shards.extend(sorted(self._standing))
-        report.warm_standbys = self._warm_standbys
+        report.warm_standbys = self._rules.warm_standbys
 
     async def run(self) -> None:
         """Look ten times a second."""
@@ -136,7 +144,7 @@ class Balancer:
             before = self._report_state()
             self._forget_silent(now)
             self._follow_offers(now)
-            if self._leaving or (self._enabled and now - begun > _LOOK_FIRST_S):
+            if self._leaving or (self._rules.enabled and now - begun > _LOOK_FIRST_S):
                 self._make_offers(now)
             if now >= self._next_standby_look:
                 self._next_standby_look = now + _STANDBY_STEP_S
@@ -169,7 +177,7 @@ class Balancer:
         return self._prepared(), offers, self._shards.is_full, set(self._standing)
 
     def _prepared(self) -> list[int]:
-        return [s for s in range(self._shard_count) if self._shards.shard_turn(s).prepared]
+        return [s for s in range(self._rules.shard_count) if self._shards.shard_turn(s).prepared]
 
     def _offer_takers(self) -> list[str]:
         """Other monitors that may take one more."""
@@ -208,7 +216,7 @@ class Balancer:
         moves = self._mine_of(planned)
         if not moves or not (lasting or self._leaving):
             return
-        most = self._shard_count if self._leaving else _MOST_OFFERS
+        most = self._rules.shard_count if self._leaving else _MOST_OFFERS
         for move in moves[: max(most - len(self._offers), 0)]:
             log.info("shard %d: offered to %s", move.shard, move.taker)
             self._offers[move.shard] = _Offer(move.taker, now)
@@ -237,10 +245,10 @@ class Balancer:
     def _plan_standbys(self, now: float) -> None:
         """Which shards this process is to keep warm, once the same has been planned for a while."""
         self._standing -= {s for s in self._standing if self._shards.get(s) is not None}
-        if not self._warm_standbys or self._leaving or self._shards.released.is_set():
+        if not self._rules.warm_standbys or self._leaving or self._shards.released.is_set():
             self._standing.clear()
             return
-        standbys: dict[int, set[str]] = {s: set() for s in range(self._shard_count)}
+        standbys: dict[int, set[str]] = {s: set() for s in range(self._rules.shard_count)}
         for name, shards in self._standbys_of().items():
             for shard in shards & standbys.keys():
                 standbys[shard].add(name)
@@ -248,7 +256,7 @@ class Balancer:
         if not self._shards.is_full:
             monitors.append(self._me)
         planned = plan_standbys(
-            self._owners(), standbys, self._loads(), monitors, self._warm_standbys
+            self._owners(), standbys, self._loads(), monitors, self._rules.warm_standbys
         )
         begin = {s for s, names in planned.items() if self._me in names} - self._standing
         # whom another relieves ends once that one is warm
@@ -279,12 +287,12 @@ class Balancer:
         return member is not None and shard in member.warm
 
     def _beats(self) -> dict[int, HeardBeat]:
-        return {s: beat for s, beat in self._epochs.beats.items() if s < self._shard_count}
+        return {s: beat for s, beat in self._epochs.beats.items() if s < self._rules.shard_count}
 
     def _all_owned(self, now: float) -> bool:
         """Whether the owner of every shard is heard."""
         heard = {s for s, beat in self._beats().items() if now - beat.heard_at <= _BEATS_S}
-        return len(heard) == self._shard_count
+        return len(heard) == self._rules.shard_count
 
     def _owners(self) -> dict[int, str]:
         """Who has each shard, or is promised it."""
@@ -304,7 +312,7 @@ class Balancer:
         for member in self._members.values():
             offered.update(member.offered_shards)
             kept_warm |= member.warm
-        for shard in range(self._shard_count):
+        for shard in range(self._rules.shard_count):
             turn = self._shards.shard_turn(shard)
             mine = self._offers.get(shard)
             to = offered.get(shard)
@@ -315,7 +323,7 @@ class Balancer:
             # who would have to connect the channels first lets the one go first that has them; not
             # for ever, because that one may not be able to take the lease
             beat = self._epochs.beats.get(shard)
-            followed_now = beat and now - beat.heard_at <= self._follow_s + _YIELD_S
+            followed_now = beat and now - beat.heard_at <= self._rules.follow_s + _YIELD_S
             others_turn = followed_now and shard in kept_warm and not turn.prepared
             free_for_me = to == self._me or (to is None and not others_turn)
             turn.set_free(not given_away and free_for_me)

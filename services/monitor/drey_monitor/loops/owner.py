@@ -66,24 +66,27 @@ class _Plan:
     change: ChannelsChange
 
 
+@dataclass(frozen=True)
+class OwnerParts:
+    """What the owners of all shards in a process share."""
+
+    settings: MonitorSettings
+    lease: Lease
+    shards: Shards
+    hub: ChannelHub
+    catalog: CatalogFollower
+    epochs: EpochListener
+    image: Image
+    bus: Bus
+
+
 class Owner:
     """Owns one shard whenever it can. One for each shard of the site in each process."""
 
-    def __init__(
-        self,
-        shard: int,
-        settings: MonitorSettings,
-        lease: Lease,
-        shards: Shards,
-        hub: ChannelHub,
-        catalog: CatalogFollower,
-        epochs: EpochListener,
-        image: Image,
-        bus: Bus,
-    ) -> None:
-        self._shard, self._settings, self._lease = shard, settings, lease
-        self._shards, self._hub, self._catalog = shards, hub, catalog
-        self._epochs, self._image, self._bus = epochs, image, bus
+    def __init__(self, shard: int, parts: OwnerParts) -> None:
+        self._shard, self._settings, self._lease = shard, parts.settings, parts.lease
+        self._shards, self._hub, self._catalog = parts.shards, parts.hub, parts.catalog
+        self._epochs, self._image, self._bus = parts.epochs, parts.image, parts.bus
         self._settled = False
         """Not owned, and nothing of a former ownership is left to be ended."""
 

@@ -21,11 +21,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drey_core.compare import DifferenceClass, compare
+from drey_core.compare import Comparison, DifferenceClass, compare
 from drey_core.values import (
     ARRAY,
     ELEMENT_DTYPE,
@@ -45,7 +46,7 @@ from drey_restore.domain.addresses import (
     field_of,
     limit_field,
 )
-from drey_restore.domain.conversion import convert_values, in_heap
+from drey_restore.domain.conversion import Converted, convert_values, in_heap
 from drey_restore.domain.edits import Edited, Given, Linear, edit_source, give_values
 from drey_restore.domain.items import F8, Labels, PlanItems
 from drey_restore.domain.kinds import Skip
@@ -156,21 +157,8 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     skips = _skip_unwritable(known)
     warnings = PlanWarnings(known.warnings)
     _refuse_disabled(known, skips, warnings)
-    rows = np.flatnonzero(skips.still_open)
-    converted = convert_values(
-        known.stored,
-        known.live,
-        known.live_count,
-        rows,
-        known.stored_labels,
-        known.live_labels,
-    )
-    skips.skip[rows] = converted.problem[rows]
-    for row, problem in known.problems.items():
-        if skips.skip[row] == Skip.NONE:
-            skips.skip[row] = problem
+    converted = _convert_targets(known, skips, warnings)
     target = converted.target
-    _refuse_long_texts(known.addresses, target, skips, warnings)
     compared = compare(target, known.live, known.absolute, known.relative)
     equal = (compared.cls == DifferenceClass.EQUAL) | (
         compared.cls == DifferenceClass.WITHIN_TOLERANCE
@@ -187,7 +175,23 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     stage = _stage_numbers(known)
     _refuse_values(target, _with_own_limits(known, target, stage, skips), skips, warnings)
     _refuse_duplicates(known.addresses, skips)
-    left_out = ~skips.still_open
+    made = _Made(target, compared, stage, skips, warnings, ramps)
+    return _plan_items(known, source, made)
+
+
+class _Made(NamedTuple):
+    """What was decided of each PV."""
+
+    target: Columns
+    compared: Comparison
+    stage: NDArray[np.int32]
+    skips: _Skips
+    warnings: PlanWarnings
+    ramps: Mapping[int, Steps | None]
+
+
+def _plan_items(known: PlanInput, source: PlanInput, made: _Made) -> PlanItems:
+    """As they are stored; `source` has the stored values before they were edited."""
     followed: dict[SaidPolicy, int] = {}
     places = [
         followed.setdefault(effective_policy(replace(said, contradictions=())), len(followed))
@@ -198,6 +202,8 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
     stored_label_of = _intern_labels(
         source.stored, lambda row: source.stored_labels.get(row, ()), label_sets
     )
+    skip = made.skips.skip
+    target = blank_rows(made.target, ~made.skips.still_open)
     return PlanItems(
         number=known.number,
         names=known.names,
@@ -205,25 +211,44 @@ def make_plan(known: PlanInput, *, exact: bool = False) -> PlanItems:
         readback_addresses=known.readback_addresses,
         current=known.live.with_key(known.setpoint_channel),
         stored=source.stored.with_key(known.setpoint_channel),
-        target=blank_rows(target, left_out).with_key(known.setpoint_channel),
+        target=target.with_key(known.setpoint_channel),
         stored_readback=known.stored_readback.with_key(known.readback_channel),
         absolute=known.absolute,
         relative=known.relative,
         readback_absolute=known.readback_absolute,
         readback_relative=known.readback_relative,
-        delta=0.0 - compared.delta,
-        deviation=compared.deviation,
-        stage=stage,
+        delta=0.0 - made.compared.delta,
+        deviation=made.compared.deviation,
+        stage=made.stage,
         policy_of=np.array(places, np.int32)[known.policies.index],
-        skip=skips.skip,
+        skip=skip,
         label_of=label_of,
         stored_label_of=stored_label_of,
         policies=[said.policy for said in followed],
         policy_sources=[said.sources for said in followed],
         label_sets=list(label_sets),
-        warnings=warnings.by_row,
-        ramps={row: steps for row, steps in ramps.items() if steps and not skips.skip[row]},
+        warnings=made.warnings.by_row,
+        ramps={row: steps for row, steps in made.ramps.items() if steps and not skip[row]},
     )
+
+
+def _convert_targets(known: PlanInput, skips: _Skips, warnings: PlanWarnings) -> Converted:
+    """The stored values as today's channels take them; what cannot be is skipped."""
+    rows = np.flatnonzero(skips.still_open)
+    converted = convert_values(
+        known.stored,
+        known.live,
+        known.live_count,
+        rows,
+        known.stored_labels,
+        known.live_labels,
+    )
+    skips.skip[rows] = converted.problem[rows]
+    for row, problem in known.problems.items():
+        if skips.skip[row] == Skip.NONE:
+            skips.skip[row] = problem
+    _refuse_long_texts(known.addresses, converted.target, skips, warnings)
+    return converted
 
 
 def _skip_unwritable(known: PlanInput) -> _Skips:

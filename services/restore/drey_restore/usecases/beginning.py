@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from drey_core.errors import FailedPrecondition, Reason
@@ -31,6 +31,16 @@ def first_verdicts(items: PlanItems) -> tuple[int, ...]:
     return tuple(count_verdicts(initial_verdicts(items.skip)))
 
 
+@dataclass(frozen=True)
+class BegunBy:
+    """The act that begins a restore, for the audit and for those who follow the changes."""
+
+    action: str
+    after: Mapping[str, Any]
+    request_id: str = ""
+    events: Sequence[ResourceChange] = ()
+
+
 class Beginning:
     """Begins restores, one at a time, where nobody else writes one of their records."""
 
@@ -42,30 +52,20 @@ class Beginning:
         conn: Connection,
         restore: RestoreRecord,
         items: PlanItems,
+        act: BegunBy,
         *,
-        action: str,
-        after: Mapping[str, Any],
-        request_id: str = "",
-        events: Sequence[ResourceChange] = (),
         after_end_of: str = "",
     ) -> RestoreRecord:
         """Store a restore that waits for a worker; its `id` and `job_id` are made here.
 
         CHANNELS_HELD where another one writes one of its records, or may still; RESOURCE_EXHAUSTED
-        where too many have not ended. `action` and `after` are for the audit. `after_end_of`: the
-        restore that ends in the same transaction, and lets its records and its place go. The
-        caller holds `lock_execution`.
+        where too many have not ended. `after_end_of`: the restore that ends in the same
+        transaction, and lets its records and its place go. The caller holds `lock_execution`.
         """
         others = [r for r in await self._store.open_restores(conn) if r.id != after_end_of]
         await self._check_held(conn, items, others)
         if not after_end_of:
-            room = Room.room_with_holders(
-                "restores that have not ended",
-                MOST_OPEN,
-                self._share,
-                (r.principal for r in others),
-            )
-            room.require_place(restore.principal, restore.principal)
+            self._require_place(restore.principal, others)
         restore_id = new_id()
         job = await self._jobs.create_job(
             conn,
@@ -86,23 +86,30 @@ class Beginning:
             audit.AuditedAct(
                 actor=restore.principal,
                 role=restore.role,
-                action=action,
+                action=act.action,
                 object=f"restores/{restore.id}",
                 after={
                     "plan_id": restore.plan_id,
                     "plan_digest": restore.plan_digest,
                     "snapshot_id": restore.snapshot_id,
-                    **after,
+                    **act.after,
                 },
                 at_ns=restore.create_time_ns,
-                request_id=request_id,
+                request_id=act.request_id,
             ),
             events=[
-                *events,
+                *act.events,
                 ResourceChange(Resource.RESTORE, EventKind.CREATED, restore.id, state="waiting"),
             ],
         )
         return restore
+
+    def _require_place(self, principal: str, others: Sequence[RestoreRecord]) -> None:
+        holders = (other.principal for other in others)
+        room = Room.room_with_holders(
+            "restores that have not ended", MOST_OPEN, self._share, holders
+        )
+        room.require_place(principal, principal)
 
     async def _check_held(
         self, conn: Connection, items: PlanItems, others: Sequence[RestoreRecord]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from drey_restore.domain.items import Carried, Outcome, PlanItems, scatter_rows
 from drey_restore.domain.kinds import RestoreState
 from drey_restore.domain.records import RestoreRecord, Rules, Unanswered
 from drey_restore.limits import Clock, Limits
-from drey_restore.usecases.ending import Ending, outcome_of
+from drey_restore.usecases.ending import Ending, RestoreEnd, outcome_of
 from drey_restore.usecases.notify import Notifier, Wishes
 from drey_restore.usecases.plans import MadePlan
 from drey_restore.usecases.rollback import GoingBack, goes_back, without_way_back
@@ -35,6 +35,20 @@ T = TypeVar("T")
 _LOOK_EVERY_S = 0.25
 
 
+@dataclass(frozen=True)
+class RunParts:
+    """What every run of this process uses."""
+
+    store: RestoreStore
+    channels: ChannelPool
+    feed: ChangeFeed
+    ending: Ending
+    going_back: GoingBack
+    notifier: Notifier
+    limits: Limits
+    clock: Clock
+
+
 class Course:
     """Shared by the parts of a run: check, write, verify.
 
@@ -45,29 +59,23 @@ class Course:
 
     def __init__(
         self,
-        store: RestoreStore,
-        channels: ChannelPool,
-        ending: Ending,
-        notifier: Notifier,
-        limits: Limits,
-        clock: Clock,
+        parts: RunParts,
         restore: RestoreRecord,
-        items: PlanItems,
-        rules: Rules,
+        plan: tuple[PlanItems, Rules],
         context: JobContext,
         wishes: Wishes,
-        feed: ChangeFeed,
-        going_back: GoingBack,
         carried: Carried | None = None,
     ) -> None:
-        self.store, self.channels, self.limits, self.clock = store, channels, limits, clock
-        self.restore, self.items, self.rules = restore, items, rules
-        self._setpoint_slots = SlotsByRow(channels, items.addresses)
-        self._readback_slots = SlotsByRow(channels, items.readback_addresses)
-        self.context = context
-        self._ending, self._notifier, self._wishes = ending, notifier, wishes
-        self.carried, self._going_back = carried, going_back
-        self.watch = WriteWatch(feed, channels, items)
+        self.store, self.channels, self.limits = parts.store, parts.channels, parts.limits
+        self.clock = parts.clock
+        self.restore, (self.items, self.rules) = restore, plan
+        items = self.items
+        self._setpoint_slots = SlotsByRow(parts.channels, items.addresses)
+        self._readback_slots = SlotsByRow(parts.channels, items.readback_addresses)
+        self.context, self.carried = context, carried
+        self._ending, self._notifier, self._wishes = parts.ending, parts.notifier, wishes
+        self._going_back = parts.going_back
+        self.watch = WriteWatch(parts.feed, parts.channels, items)
         self.execution = Execution(items, carried)
         self.with_readback = np.zeros(len(items), bool)
         self._connected_at = np.zeros(len(items), np.int64)
@@ -112,7 +120,7 @@ class Course:
         failed = self.execution.failed_so_far(at_end=at_end)
         return too_many_failed(self.items, failed, most) if len(failed) > most else None
 
-    def raise_if_stopped(self) -> None:
+    def want_abort(self) -> None:
         """End it as somebody wanted who told another process."""
         self._wishes.abort.set()
 
@@ -142,7 +150,7 @@ class Course:
             fresh = await through_outage(lambda: self.store.restore(self.restore.id))
             self._wishes.pause = fresh.pause_requested
             if fresh.abort_requested:
-                self.raise_if_stopped()
+                self.want_abort()
             elif fresh.pause_requested:
                 await self.wait_any((), _LOOK_EVERY_S, self._wishes.changed)
         if not self.is_stopping():
@@ -241,21 +249,10 @@ class Course:
     async def end_restore(self, state: RestoreState, error: DreyError | None = None) -> None:
         """Store the end, of the restore and of its job; waits while Postgres is away."""
         self.execution.close_books()
-        outcome = replace(
-            outcome_of(
-                self.items,
-                self.execution,
-                self.carried,
-                before=self.before,
-                seen=self.seen,
-                readback=self.readback,
-            ),
-            readback_reached=self.reached,
-            moving=self.moving,
-            interference=self.watch.interference.first,
-            interferences=self.watch.interference.count,
+        outcome = self._final_outcome()
+        end = RestoreEnd(
+            state, self.execution.counts, (self.items, outcome), error, self.unanswered
         )
-
         way_back: MadePlan | DreyError | None = None
 
         async def store_end() -> None:
@@ -272,23 +269,31 @@ class Course:
                         fresh = await self._going_back.begin_rollback(conn, fresh, way_back, error)
                     elif way_back is not None:
                         fresh = without_way_back(fresh, way_back)
-                    await self._ending.end_in(
-                        conn,
-                        fresh,
-                        (self.items, outcome),
-                        self.execution.counts,
-                        state,
-                        error,
-                        self.unanswered,
-                        end_job=self.context.end_in,
-                    )
+                    await self._ending.end_in(conn, fresh, end, self.context.end_in)
             except BaseException:
                 self.context.not_ended()
                 raise
-            self._ending.tell_end(fresh.id, self.execution.counts, state)
+            self._ending.tell_end(fresh.id, end)
 
         self._show_progress(state)
         await through_outage(store_end)
+
+    def _final_outcome(self) -> Outcome:
+        outcome = outcome_of(
+            self.items,
+            self.execution,
+            self.carried,
+            before=self.before,
+            seen=self.seen,
+            readback=self.readback,
+        )
+        return replace(
+            outcome,
+            readback_reached=self.reached,
+            moving=self.moving,
+            interference=self.watch.interference.first,
+            interferences=self.watch.interference.count,
+        )
 
     async def _plan_way_back(
         self, restore: RestoreRecord, outcome: Outcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,95 +96,79 @@ def unanswered_of(
     )
 
 
+@dataclass(frozen=True)
+class RestoreEnd:
+    """How a restore ends. `outcome` is None where the items of its plan cannot be trusted.
+
+    `held` are writes that may still take place.
+    """
+
+    state: RestoreState
+    counts: list[int]
+    outcome: tuple[PlanItems, Outcome] | None
+    error: DreyError | None = None
+    held: Unanswered | None = None
+
+
 class Ending:
     """Ends restores, once each."""
 
     def __init__(self, store: RestoreStore, notifier: Notifier, clock: Clock) -> None:
         self._store, self._notifier, self._clock = store, notifier, clock
 
-    async def end_restore(
-        self,
-        restore: RestoreRecord,
-        outcome: tuple[PlanItems, Outcome] | None,
-        counts: list[int],
-        state: RestoreState,
-        error: DreyError | None = None,
-        held: Unanswered | None = None,
-        *,
-        end_job: EndJob,
-    ) -> None:
+    async def end_restore(self, restore: RestoreRecord, end: RestoreEnd, end_job: EndJob) -> None:
         """Store the end, that of its job too. WRONG_STATE where it has ended before.
 
-        `Unavailable`: try again. `outcome` is None where the items of the plan cannot be trusted.
-        `held` are writes that may still take place.
+        `Unavailable`: try again.
         """
         async with self._store.database.begin_transaction() as conn:
-            await self.end_in(conn, restore, outcome, counts, state, error, held, end_job=end_job)
-        self.tell_end(restore.id, counts, state)
+            await self.end_in(conn, restore, end, end_job)
+        self.tell_end(restore.id, end)
 
     async def end_in(
-        self,
-        conn: Connection,
-        restore: RestoreRecord,
-        outcome: tuple[PlanItems, Outcome] | None,
-        counts: list[int],
-        state: RestoreState,
-        error: DreyError | None = None,
-        held: Unanswered | None = None,
-        *,
-        end_job: EndJob,
+        self, conn: Connection, restore: RestoreRecord, end: RestoreEnd, end_job: EndJob
     ) -> None:
         """As `end`, in the caller's transaction; `tell_end` is called after it."""
+        error, held = end.error, end.held
         ended = replace(
             restore,
-            state=state,
-            verdicts=tuple(counts),
+            state=end.state,
+            verdicts=tuple(end.counts),
             error_reason=error.reason if error else Reason.UNSPECIFIED,
             error_message=error.message if error else "",
         )
         ended_ns = self._clock()
-        await self._store.finish_restore(conn, ended, outcome, at_ns=ended_ns)
+        await self._store.finish_restore(conn, ended, end.outcome, at_ns=ended_ns)
         if held is not None and held.numbers:
             await self._store.hold_unanswered(conn, restore.id, held)
         await end_job(
             conn,
-            job_state(state, error),
+            job_state(end.state, error),
             error=None if error is None else JobError.error_of_exception(error),
         )
+        word = end.state.name.lower()
         await audit.append_entry(
             conn,
             audit.AuditedAct(
                 actor=restore.principal,
                 role=restore.role,
-                action=f"restore.{state.name.lower()}",
+                action=f"restore.{word}",
                 object=f"restores/{restore.id}",
                 before={"plan_digest": restore.plan_digest, "state": restore.state.name.lower()},
-                after={
-                    "verdicts": {v.name.lower(): counts[v] for v in Verdict if counts[v]},
-                    "all_verified": ended.all_verified,
-                    "may_still_fire": len(held.numbers) if held is not None else 0,
-                    "interfered": restore.interfered,
-                    "error": ended.error_message,
-                    "abort_reason": restore.abort_reason,
-                },
+                after=_ended_facts(ended, end),
                 at_ns=ended_ns,
             ),
             events=[
-                ResourceChange(
-                    Resource.RESTORE,
-                    EventKind.STATE_CHANGED,
-                    restore.id,
-                    state=state.name.lower(),
-                )
+                ResourceChange(Resource.RESTORE, EventKind.STATE_CHANGED, restore.id, state=word)
             ],
         )
 
-    def tell_end(self, restore_id: str, counts: list[int], state: RestoreState) -> None:
+    def tell_end(self, restore_id: str, end: RestoreEnd) -> None:
         """Count an end that is stored, and tell those who watch."""
-        _ended.add(1, {"state": state.name})
+        _ended.add(1, {"state": end.state.name})
         for verdict in Verdict:
-            if counts[verdict]:
-                _verdicts.add(counts[verdict], {"verdict": verdict.name})
+            if end.counts[verdict]:
+                _verdicts.add(end.counts[verdict], {"verdict": verdict.name})
         self._notifier.wake_listeners(restore_id)
 
     async def end_by_journal(
@@ -207,21 +191,20 @@ class Ending:
                 rollback_error_reason=Reason.WRONG_STATE,
                 rollback_error_message="its process stopped before it could go back",
             )
+        carried = await self._store.carried_outcome(restore)
         try:
             items = await self._store.plan_items(restore.plan_id, restore.plan_digest)
         except FailedPrecondition as mismatch:
             if mismatch.reason != Reason.PLAN_DIGEST_MISMATCH:
                 raise
             plan = await self._store.read_plan(restore.plan_id)
-            carried = await self._store.carried_outcome(restore)
             counts = (
                 counts_by_journal(plan.first_verdicts, journal)
                 if carried is None
                 else counts_continued(carried, journal)
             )
-            await self.end_restore(restore, None, counts, state, mismatch, end_job=end_job)
+            await self.end_restore(restore, RestoreEnd(state, counts, None, mismatch), end_job)
             return
-        carried = await self._store.carried_outcome(restore)
         execution = replay_execution(items, journal, carried)
         execution.close_books()
         # whether these were sent is not known, so they may be on their way
@@ -230,12 +213,19 @@ class Ending:
         unknown = np.intersect1d(unknown, np.concatenate([unknown[:0], *announced]))
         pre_image = await self._store.pre_image(restore.id)
         before = None if pre_image is None else pre_image[0]
-        await self.end_restore(
-            restore,
-            (items, outcome_of(items, execution, carried, before=before)),
-            execution.counts,
-            state,
-            error,
-            unanswered_of(items, execution, unknown, {}),
-            end_job=end_job,
-        )
+        outcome = items, outcome_of(items, execution, carried, before=before)
+        held = unanswered_of(items, execution, unknown, {})
+        end = RestoreEnd(state, execution.counts, outcome, error, held)
+        await self.end_restore(restore, end, end_job)
+
+
+def _ended_facts(ended: RestoreRecord, end: RestoreEnd) -> dict[str, Any]:
+    """What the audit says of an end."""
+    return {
+        "verdicts": {v.name.lower(): end.counts[v] for v in Verdict if end.counts[v]},
+        "all_verified": ended.all_verified,
+        "may_still_fire": len(end.held.numbers) if end.held is not None else 0,
+        "interfered": ended.interfered,
+        "error": ended.error_message,
+        "abort_reason": ended.abort_reason,
+    }

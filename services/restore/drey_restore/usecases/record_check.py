@@ -56,13 +56,27 @@ class RecordCheck:
     """Looks with one bulk read; of a record that is new with one more.
 
     Its channels stay open between plans, and are closed where no plan was made for `keep_s`.
+    `refused`: the problems for which a PV is not written.
     """
 
-    def __init__(self, table: ChannelTable, limits: Limits, clock: Clock, keep_s: float) -> None:
+    def __init__(
+        self,
+        table: ChannelTable,
+        limits: Limits,
+        clock: Clock,
+        keep_s: float,
+        refused: frozenset[PlanProblem],
+    ) -> None:
+        self.refused = refused
         self._table, self._limits, self._clock, self._keep_s = table, limits, clock, keep_s
         self._records = _Records()
         self._used_ns = 0
         self._lock = asyncio.Lock()
+
+    async def refuse_writes(self, items: PlanItems) -> PlanItems:
+        """The plan without what its records would not take, as `refuse_records`."""
+        facts = await self.look_at_records(items)
+        return await asyncio.to_thread(refuse_records, items, facts, self.refused)
 
     async def look_at_records(self, items: PlanItems) -> RecordFacts:
         """Of the rows that a plan writes. What does not answer is taken as enabled."""
@@ -141,11 +155,11 @@ class RecordCheck:
             else:
                 records.aliases.pop(place, None)
 
-    async def refusing_rows(self, items: PlanItems, refused: frozenset[PlanProblem]) -> I8:
+    async def refusing_rows(self, items: PlanItems) -> I8:
         """Rows of a plan that is about to be executed which their records would not take now."""
-        if PlanProblem.DISABLED not in refused:
+        if PlanProblem.DISABLED not in self.refused:
             return np.zeros(0, np.int64)
-        judged = refuse_records(items, await self.look_at_records(items), refused)
+        judged = refuse_records(items, await self.look_at_records(items), self.refused)
         return np.flatnonzero((judged.skip != items.skip) & (judged.skip == Skip.NOT_WRITABLE))
 
     async def run(self) -> None:

@@ -13,8 +13,8 @@ from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import PlanState, RestoreState, Verdict
 from drey_restore.domain.records import Chosen, PlanRecord, RestoreRecord
 from drey_restore.limits import Clock
-from drey_restore.usecases.beginning import Beginning, first_verdicts
-from drey_restore.usecases.ending import Ending, outcome_of
+from drey_restore.usecases.beginning import Beginning, BegunBy, first_verdicts
+from drey_restore.usecases.ending import Ending, RestoreEnd, outcome_of
 from drey_restore.usecases.grants import GrantCheck
 from drey_restore.usecases.notify import Notifier, RunningRestores
 from drey_runtime import audit, idempotency
@@ -133,16 +133,16 @@ class Restores:
             conn,
             restore,
             items,
-            action="restore.execute",
-            after={
-                "writes": plan.writes,
-                "accept_moved": request.accept_moved,
-                "max_unreachable": request.max_unreachable,
-            },
-            request_id=request.request_id,
-            events=[
-                ResourceChange(Resource.PLAN, EventKind.STATE_CHANGED, plan.id, state="executed")
-            ],
+            BegunBy(
+                "restore.execute",
+                {
+                    "writes": plan.writes,
+                    "accept_moved": request.accept_moved,
+                    "max_unreachable": request.max_unreachable,
+                },
+                request.request_id,
+                [ResourceChange(Resource.PLAN, EventKind.STATE_CHANGED, plan.id, state="executed")],
+            ),
         )
 
     async def abort(
@@ -186,7 +186,7 @@ class Restores:
             self._running.abort(restore_id)
             self._notifier.wake_listeners(restore_id)
         else:
-            self._ending.tell_end(restore_id, ended, RestoreState.ABORTED)
+            self._ending.tell_end(restore_id, ended)
         return await self._store.restore(restore_id)
 
     async def pause_restore(self, restore_id: str, principal: Principal) -> RestoreRecord:
@@ -252,15 +252,17 @@ class Restores:
             conn,
             replace(following, verdicts=tuple(execution.counts)),
             items,
-            action="restore.continue",
-            after={
-                "continues_restore_id": restore.id,
-                "left": left,
-                "also_unknown": request.also_unknown,
-                "accept_moved": request.accept_moved,
-            },
-            request_id=request.request_id,
-            events=[_updated_change(restore)],
+            BegunBy(
+                "restore.continue",
+                {
+                    "continues_restore_id": restore.id,
+                    "left": left,
+                    "also_unknown": request.also_unknown,
+                    "accept_moved": request.accept_moved,
+                },
+                request.request_id,
+                [_updated_change(restore)],
+            ),
         )
 
     async def _hold_restore(
@@ -309,14 +311,16 @@ class Restores:
             doing = f"{permission.rpartition('.')[2]} of restore {restore_id}"
             await self._grants.require_plan(principal, permission, restore.plan_id, doing)
 
-    async def _end_waiting(self, conn: Connection, restore: RestoreRecord) -> list[int] | None:
-        """End a restore that no worker has begun; its counts, or None where one has."""
+    async def _end_waiting(self, conn: Connection, restore: RestoreRecord) -> RestoreEnd | None:
+        """End a restore that no worker has begun; how, or None where one has."""
         if restore.state != RestoreState.WAITING:
             return None
         items = await self._store.plan_items(restore.plan_id, restore.plan_digest, conn)
         carried = await self._store.carried_outcome(restore)
         execution = replay_execution(items, [], carried)
         execution.close_books()
+        outcome = items, outcome_of(items, execution, carried)
+        end = RestoreEnd(RestoreState.ABORTED, execution.counts, outcome)
 
         async def end_job(conn: Connection, state: JobState, *, error: JobError | None) -> None:
             if not await self._jobs.end_queued(conn, restore.job_id, state, error):
@@ -324,17 +328,10 @@ class Restores:
 
         try:
             async with conn.transaction():
-                await self._ending.end_in(
-                    conn,
-                    restore,
-                    (items, outcome_of(items, execution, carried)),
-                    execution.counts,
-                    RestoreState.ABORTED,
-                    end_job=end_job,
-                )
+                await self._ending.end_in(conn, restore, end, end_job)
         except JobLost:
             return None  # a worker has begun it, and is told to stop
-        return execution.counts
+        return end
 
     async def get(self, restore_id: str) -> RestoreRecord:
         """One restore. NotFound."""

@@ -13,7 +13,7 @@ from drey_restore.domain.items import Outcome, PlanItems
 from drey_restore.domain.kinds import RestoreState
 from drey_restore.domain.records import RestoreRecord, Rules, Unanswered
 from drey_restore.limits import Clock
-from drey_restore.usecases.beginning import Beginning, first_verdicts
+from drey_restore.usecases.beginning import Beginning, BegunBy, first_verdicts
 from drey_restore.usecases.plans import MadePlan, Plans
 from drey_restore.usecases.sources import way_back
 from drey_runtime.database import Connection, is_unavailable
@@ -96,12 +96,14 @@ class GoingBack:
                         create_time_ns=now,
                     ),
                     made.items,
-                    action="restore.roll_back",
-                    after={
-                        "rolls_back": restore.id,
-                        "writes": made.plan.writes,
-                        "why": restore.abort_reason if error is None else error.message,
-                    },
+                    BegunBy(
+                        "restore.roll_back",
+                        {
+                            "rolls_back": restore.id,
+                            "writes": made.plan.writes,
+                            "why": restore.abort_reason if error is None else error.message,
+                        },
+                    ),
                     after_end_of=restore.id,
                 )
         except DreyError as why_not:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import numpy as np
 
 from drey_core.errors import DreyError, FailedPrecondition, Internal
-from drey_restore.adapters.changes import ChangeFeed
-from drey_restore.adapters.channels import ChannelPool
-from drey_restore.adapters.store import RestoreStore
 from drey_restore.domain.execution import end_by_shortfall, gate_not_held, gate_not_met
 from drey_restore.domain.kinds import RestoreState, Skip
 from drey_restore.domain.records import RestoreRecord
-from drey_restore.limits import Clock, Limits
-from drey_restore.usecases.course import Course, through_outage
-from drey_restore.usecases.ending import Ending, EndJob
+from drey_restore.usecases.course import Course, RunParts, through_outage
+from drey_restore.usecases.ending import EndJob
 from drey_restore.usecases.guards import Guards, GuardWatch
-from drey_restore.usecases.notify import Notifier, RunningRestores
-from drey_restore.usecases.rollback import GoingBack
+from drey_restore.usecases.notify import RunningRestores
+from drey_restore.usecases.record_check import RecordCheck
 from drey_restore.usecases.start_check import StartCheck
 from drey_restore.usecases.verifier import Verifier
 from drey_restore.usecases.writer import SetpointWriter
@@ -34,24 +29,14 @@ class Runner:
 
     def __init__(
         self,
-        store: RestoreStore,
+        parts: RunParts,
         jobs: JobStore,
-        channels: ChannelPool,
-        feed: ChangeFeed,
-        going_back: GoingBack,
         guards: Guards,
-        start_check: Callable[[Course], StartCheck],
-        ending: Ending,
-        notifier: Notifier,
+        records: RecordCheck,
         running: RunningRestores,
-        limits: Limits,
-        clock: Clock,
     ) -> None:
-        self._store, self._jobs, self._channels = store, jobs, channels
-        self._guards, self._feed, self._going_back = guards, feed, going_back
-        self._start_check = start_check
-        self._ending, self._notifier, self._running = ending, notifier, running
-        self._limits, self._clock = limits, clock
+        self._parts, self._store, self._ending = parts, parts.store, parts.ending
+        self._jobs, self._guards, self._records, self._running = jobs, guards, records, running
 
     async def run(self, context: JobContext) -> str:
         """Execute the restore that the payload names, once; ends the job with it.
@@ -74,23 +59,8 @@ class Runner:
             await self._fail_by_journal(restore, mismatch, context)
             return context.result
         with self._running.running_restore(restore.id) as wishes:
-            course = Course(
-                self._store,
-                self._channels,
-                self._ending,
-                self._notifier,
-                self._limits,
-                self._clock,
-                restore,
-                items,
-                plan.rules,
-                context,
-                wishes,
-                self._feed,
-                self._going_back,
-                carried,
-            )
-            await _run_with_channels(course, self._guards, self._start_check)
+            course = Course(self._parts, restore, (items, plan.rules), context, wishes, carried)
+            await _run_with_channels(course, self._guards, self._records)
         return context.result
 
     async def interrupted(self, job: Job) -> None:
@@ -127,9 +97,7 @@ class Runner:
         return end_restore
 
 
-async def _run_with_channels(
-    course: Course, guards: Guards, start_check: Callable[[Course], StartCheck]
-) -> None:
+async def _run_with_channels(course: Course, guards: Guards, records: RecordCheck) -> None:
     items = course.items
     rows = items.writes
     addresses = course.addresses_of_rows(
@@ -139,7 +107,7 @@ async def _run_with_channels(
     addresses += filter(None, (items.done_address(row) for row in rows.tolist()))
     async with course.channels.use_channels(addresses):
         try:
-            await course.end_restore(*await _run_course(course, guards, start_check))
+            await course.end_restore(*await _run_course(course, guards, records))
         except (asyncio.CancelledError, JobLost):
             # nobody waits for them any more: what has not begun shall not begin
             await course.channels.renew_channels(
@@ -208,7 +176,7 @@ async def _write_stages(
 
 
 async def _run_course(
-    course: Course, guards: Guards, start_check: Callable[[Course], StartCheck]
+    course: Course, guards: Guards, records: RecordCheck
 ) -> tuple[RestoreState, DreyError | None]:
     """How it ends; all but that is done."""
     if course.is_stopping():
@@ -216,7 +184,7 @@ async def _run_course(
     writer, verifier = SetpointWriter(course), Verifier(course)
     async with AsyncExitStack() as stack:
         try:
-            await start_check(course).run()
+            await StartCheck(course, records).run()
             watch = await stack.enter_async_context(guards.watch_rules(course.rules))
             if (broken := watch.broken_guard()) is not None:
                 raise broken

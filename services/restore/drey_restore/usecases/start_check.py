@@ -19,7 +19,6 @@ from drey_restore.domain.execution import (
 from drey_restore.domain.items import scatter_rows
 from drey_restore.domain.judging import SAME
 from drey_restore.domain.kinds import Skip, Verdict
-from drey_restore.domain.problems import PlanProblem
 from drey_restore.domain.records import HeldWrite
 from drey_restore.usecases.course import Course
 from drey_restore.usecases.holding import held_error, refuse_held
@@ -30,10 +29,8 @@ from drey_runtime.waiting import run_together
 class StartCheck:
     """Looks once. What it refuses has written nothing."""
 
-    def __init__(
-        self, course: Course, records: RecordCheck, refused: frozenset[PlanProblem]
-    ) -> None:
-        self._course, self._records, self._refused = course, records, refused
+    def __init__(self, course: Course, records: RecordCheck) -> None:
+        self._course, self._records = course, records
         self._items, self._execution = course.items, course.execution
         self._channels, self._limits = course.channels, course.limits
         self._restore = course.restore
@@ -51,7 +48,7 @@ class StartCheck:
         slots = [self._course.slots_of_rows(up), self._course.readback_slots(with_readback)]
         reading, refusing = await run_together(
             self._channels.table.read_values(np.concatenate(slots), self._limits.read_s),
-            self._records.refusing_rows(self._items, self._refused),
+            self._records.refusing_rows(self._items),
         )
         setpoints = np.arange(len(up))
         present = ReadResult(reading.values.take_rows(setpoints), reading.code[setpoints])

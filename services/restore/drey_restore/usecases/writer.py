@@ -229,7 +229,7 @@ class SetpointWriter:
             self._course.want_pause()
             return None
         if permission == Permission.STOP:
-            self._course.raise_if_stopped()
+            self._course.want_abort()
         if self._course.is_stopping():
             # announced and not sent: the outcome says so, the journal alone would not know
             return None

@@ -39,6 +39,16 @@ class Check:
     findings: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _NotedChange:
+    """A change of what is said of a snapshot, as the audit and those who follow are told."""
+
+    action: str
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    events: Sequence[ResourceChange]
+
+
 class Manager:
     """Lists, labels, deletes and verifies snapshots."""
 
@@ -79,9 +89,8 @@ class Manager:
             return record
         changed = replace(record.labels, **changes, version=record.labels.version + 1)
         event = _event_of(record, changed, EventKind.UPDATED)
-        await self._store_labels(
-            conn, record, changed, "snapshot.update", before, changes, principal, [event]
-        )
+        noted = _NotedChange("snapshot.update", before, changes, [event])
+        await self._store_labels(conn, record, changed, noted, principal)
         return replace(record, labels=changed)
 
     async def set_golden(
@@ -109,9 +118,8 @@ class Manager:
         events = [ResourceChange(Resource.GOLDEN, EventKind.CREATED, snapshot_id, key[1])]
         if moved and moved != snapshot_id:
             events.insert(0, ResourceChange(Resource.GOLDEN, EventKind.DELETED, moved, key[1]))
-        return await self._remark_golden(
-            conn, record, "set", before, after, principal, events
-        ), moved
+        noted = _NotedChange("snapshot.golden.set", before, after, events)
+        return await self._remark_golden(conn, record, noted, principal), moved
 
     async def clear_golden(
         self,
@@ -136,22 +144,13 @@ class Manager:
         await self._store.clear_golden(conn, *key)
         before = _describe_mark(key, reason)
         events = [ResourceChange(Resource.GOLDEN, EventKind.DELETED, snapshot_id, key[1])]
-        return await self._remark_golden(conn, record, "clear", before, {}, principal, events)
+        noted = _NotedChange("snapshot.golden.clear", before, {}, events)
+        return await self._remark_golden(conn, record, noted, principal)
 
     async def _remark_golden(
-        self,
-        conn: Connection,
-        record: Record,
-        act: str,
-        before: Mapping[str, Any],
-        after: Mapping[str, Any],
-        principal: Principal,
-        events: Sequence[ResourceChange],
+        self, conn: Connection, record: Record, noted: _NotedChange, principal: Principal
     ) -> Record:
-        action = f"snapshot.golden.{act}"
-        await self._store_labels(
-            conn, record, record.labels, action, before, after, principal, events
-        )
+        await self._store_labels(conn, record, record.labels, noted, principal)
         return await self._lock_snapshot(conn, record.facts.id, "snapshot_id")
 
     async def delete_snapshot(
@@ -180,9 +179,8 @@ class Manager:
         gone = replace(record.labels, delete_time_ns=now_ns(), version=record.labels.version + 1)
         after = {"delete_time_ns": gone.delete_time_ns}
         event = _event_of(record, gone, EventKind.DELETED)
-        await self._store_labels(
-            conn, record, gone, "snapshot.delete", {}, after, principal, [event]
-        )
+        noted = _NotedChange("snapshot.delete", {}, after, [event])
+        await self._store_labels(conn, record, gone, noted, principal)
         return replace(record, labels=gone)
 
     async def undelete_snapshot(
@@ -197,9 +195,8 @@ class Manager:
         back = replace(record.labels, delete_time_ns=0, version=record.labels.version + 1)
         before = {"delete_time_ns": record.labels.delete_time_ns}
         event = _event_of(record, back, EventKind.UNDELETED)
-        await self._store_labels(
-            conn, record, back, "snapshot.undelete", before, {}, principal, [event]
-        )
+        noted = _NotedChange("snapshot.undelete", before, {}, [event])
+        await self._store_labels(conn, record, back, noted, principal)
         return replace(record, labels=back)
 
     async def _lock_snapshot(self, conn: Connection, snapshot_id: str, field: str) -> Record:
@@ -213,11 +210,8 @@ class Manager:
         conn: Connection,
         record: Record,
         labels: Labels,
-        action: str,
-        before: Mapping[str, Any],
-        after: Mapping[str, Any],
+        noted: _NotedChange,
         principal: Principal,
-        events: Sequence[ResourceChange],
     ) -> None:
         await self._store.replace_labels(conn, record.no, labels)
         await audit.append_entry(
@@ -225,14 +219,14 @@ class Manager:
             audit.AuditedAct(
                 actor=principal.name,
                 role=principal.roles_text,
-                action=action,
+                action=noted.action,
                 object=f"snapshots/{record.facts.id}",
-                before=before,
-                after=after,
+                before=noted.before,
+                after=noted.after,
                 at_ns=now_ns(),
                 request_id=principal.request_id,
             ),
-            events=events,
+            events=noted.events,
         )
 
     async def verify_snapshot(self, snapshot_id: str) -> Check:
