@@ -22,10 +22,11 @@ from drey_cli.render.table import (
     Cell,
     Table,
     escape_text,
+    fitted_table,
     folded_columns,
     plain_lines,
     text_of,
-    with_short_cells,
+    word_widths,
 )
 from drey_cli.render.words import as_document
 
@@ -131,7 +132,9 @@ class Output:
         if table.title:
             self.print_text(table.title, "bold")
         if sys.stdout.isatty() and len(table.rows) <= _LONG_TABLE:
-            self.rich_console.print(rich_table(table, self.rich_console.width))
+            width = self.rich_console.width
+            table = fitted_table(table, width)
+            self.rich_console.print(rich_table(table, width))
         elif table.rows or any(column.title for column in table.columns):
             lines = plain_lines(table)
             headed = any(column.title for column in table.columns)
@@ -238,19 +241,17 @@ def rich_table(table: Table, width: int) -> RichTable:
     """The table for rich, at most `width` wide. Cells are text, never markup.
 
     Where it is too wide the columns that may be folded become narrower, then ids and times are
-    shortened to what is enough, then other columns are folded: numbers, names and ids last of all.
-    Nothing is cut off.
+    shortened to what is enough, then spare columns left out, then other columns folded: numbers,
+    names and ids last of all. Nothing is cut off.
     """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     headed = any(column.title for column in table.columns)
-    allowed = {index for index, column in enumerate(table.columns) if column.fold}
+    table = fitted_table(table, width)
+    widths = word_widths(table, width)
     folded = folded_columns(table, width)
-    if folded is None or not allowed >= set(folded):
-        table = with_short_cells(table)
-        folded = folded_columns(table, width)
     if folded is None:
         folded = range(len(table.columns))
     drawn = RichTable(
@@ -264,7 +265,8 @@ def rich_table(table: Table, width: int) -> RichTable:
         drawn.add_column(
             Text(column.title),
             justify="right" if column.right else "left",
-            no_wrap=index not in folded,
+            no_wrap=widths is None and index not in folded,
+            width=None if widths is None else widths[index],
             overflow="fold",
         )
     for row in table.rows:

@@ -10,7 +10,15 @@ from drey_cli.commands import SUMMARIES
 from drey_cli.contracts import audit_pb2, audit_service_pb2
 from drey_cli.errors import ExitCode
 from drey_cli.options import COUNT, MOMENT, limit_option, option
-from drey_cli.render.table import Cell, Table, id_field, table_of, text_field, time_field
+from drey_cli.render.table import (
+    Cell,
+    Table,
+    id_field,
+    spare_field,
+    table_of,
+    text_field,
+    time_field,
+)
 from drey_cli.render.words import format_stamp
 from drey_cli.session import CliSession, command, end_with, group
 
@@ -115,11 +123,11 @@ def acts_table(events: Iterable[audit_pb2.AuditEvent], *, utc: bool) -> Table:
         text_field("number", lambda event: str(event.sequence)),
         time_field("time", lambda event: event.time, utc=utc),
         text_field("by", lambda event: event.actor.principal),
-        text_field("roles", lambda event: ", ".join(event.actor.roles)),
-        text_field("from", lambda event: event.address),
+        spare_field(text_field("roles", lambda event: ", ".join(event.actor.roles))),
+        spare_field(text_field("from", lambda event: event.address)),
         text_field("action", lambda event: event.action),
         id_field("object", lambda event: event.target),
-        text_field("what there is since", lambda event: event.after_json, fold=True),
+        spare_field(text_field("what there is since", lambda event: event.after_json, fold=True)),
     )
 
 

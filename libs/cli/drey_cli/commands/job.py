@@ -17,6 +17,7 @@ from drey_cli.render.table import (
     facts_table,
     id_cell,
     id_field,
+    spare_field,
     table_of,
     text_field,
     time_field,
@@ -205,8 +206,8 @@ def jobs_table(jobs: Iterable[job_pb2.Job], *, utc: bool) -> Table:
         time_field("time", lambda job: job.create_time, utc=utc),
         text_field("kind", lambda job: short_name(job_pb2.JobKind, job.kind)),
         text_field("state", state_cell),
-        text_field("progress", progress_text, fold=True),
-        text_field("by", lambda job: job.actor.principal),
+        spare_field(text_field("progress", progress_text, fold=True)),
+        spare_field(text_field("by", lambda job: job.actor.principal)),
         text_field("result or error", result_cell, fold=True),
     )
 

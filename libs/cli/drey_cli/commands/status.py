@@ -8,7 +8,15 @@ from drey_cli.contracts import breaker_pb2, monitor_service_pb2, system_service_
 from drey_cli.errors import ExitCode
 from drey_cli.options import option
 from drey_cli.output import Drawn
-from drey_cli.render.table import Cell, Table, number_field, table_of, text_field, time_field
+from drey_cli.render.table import (
+    Cell,
+    Table,
+    number_field,
+    spare_field,
+    table_of,
+    text_field,
+    time_field,
+)
 from drey_cli.render.words import format_count, format_time, plural, short_name
 from drey_cli.session import CliSession, command, end_with
 
@@ -168,7 +176,7 @@ def iocs_table(summary: system_service_pb2.SystemSummary) -> Table:
         text_field("state", state_cell),
         number_field("channels", lambda ioc: format_count(ioc.channels)),
         number_field("connected", lambda ioc: format_count(ioc.connected)),
-        number_field("time-outs", lambda ioc: format_count(ioc.timeouts)),
+        spare_field(number_field("time-outs", lambda ioc: format_count(ioc.timeouts))),
         number_field("echo", echo_text),
         text_field("breaker", breaker_cell),
     )

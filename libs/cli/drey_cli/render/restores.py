@@ -15,6 +15,7 @@ from drey_cli.render.table import (
     id_field,
     name_field,
     number_field,
+    spare_field,
     table_of,
     text_field,
     time_field,
@@ -105,9 +106,9 @@ def approvals_table(approvals: Iterable[restore_pb2.Approval], *, utc: bool) -> 
         text_field("by", lambda approval: approval.requester.principal),
         text_field("state", state_cell),
         number_field("PVs", lambda approval: format_count(approval.pvs)),
-        text_field("first PV", lambda approval: approval.first_pv),
+        spare_field(text_field("first PV", lambda approval: approval.first_pv)),
         text_field("decided by", lambda approval: approval.approver.principal),
-        time_field("until", lambda approval: approval.expire_time, utc=utc),
+        spare_field(time_field("until", lambda approval: approval.expire_time, utc=utc)),
         text_field("reason", lambda approval: approval.reason, fold=True),
     )
 

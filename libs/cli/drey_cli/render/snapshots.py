@@ -11,6 +11,7 @@ from drey_cli.render.table import (
     facts_table,
     id_field,
     number_field,
+    spare_field,
     table_of,
     text_field,
     time_field,
@@ -29,7 +30,7 @@ def snapshots_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) ->
         number_field("PVs", lambda snapshot: format_count(snapshot.pv_count)),
         number_field("missing", _missing_cell),
         text_field("by", lambda snapshot: snapshot.actor.principal),
-        text_field("labels", lambda snapshot: " ".join(snapshot.labels), fold=True),
+        spare_field(text_field("labels", lambda snapshot: " ".join(snapshot.labels), fold=True)),
     )
 
 
@@ -54,7 +55,7 @@ def golden_table(snapshots: Iterable[snapshot_pb2.Snapshot], *, utc: bool) -> Ta
         [(snapshot, mark) for snapshot in snapshots for mark in snapshot.golden_marks],
         text_field("label", lambda pair: pair[1].label or "—"),
         id_field("id", lambda pair: pair[0].id),
-        time_field("time", lambda pair: pair[0].take_time, utc=utc),
+        spare_field(time_field("time", lambda pair: pair[0].take_time, utc=utc)),
         text_field("title", lambda pair: pair[0].title, fold=True),
         time_field("marked", lambda pair: pair[1].mark_time, utc=utc),
         text_field("by", lambda pair: pair[1].actor.principal or "—"),

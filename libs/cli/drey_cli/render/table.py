@@ -29,7 +29,8 @@ class Cell(NamedTuple):
 class Column(NamedTuple):
     """Heading; `right` for numbers; `fold` for text that may be cut to fit a terminal.
 
-    `css`: class of its cells on a page for the logbook. `whole`: of names and ids.
+    `css`: class of its cells on a page for the logbook. `whole`: of names and ids. `spare`: left
+    out where a terminal is so narrow that words of others would be cut in two.
     """
 
     title: str
@@ -37,11 +38,14 @@ class Column(NamedTuple):
     fold: bool = False
     css: str = ""
     whole: bool = False
+    spare: bool = False
 
 
 _ID_HEAD = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-(?=[0-9a-f]{12}\b)")
 _FOLDED = 10
 """Width down to which a column is folded before the others are."""
+_SQUEEZED = 24
+"""As narrow as this a spare text that may be folded is left out instead."""
 Row = Sequence["Cell | str"]
 Pair = tuple[str, "Cell | str"]
 """What, and what it is."""
@@ -70,10 +74,19 @@ class Field(NamedTuple, Generic[T]):
 
 
 def text_field(
-    title: str, cell: Callable[[T], Cell | str], *, fold: bool = False, css: str = ""
+    title: str,
+    cell: Callable[[T], Cell | str],
+    *,
+    fold: bool = False,
+    css: str = "",
 ) -> Field[T]:
     """A column of text; `fold` where it may be cut to fit a terminal."""
     return Field(Column(title, fold=fold, css=css), cell)
+
+
+def spare_field(field: Field[T]) -> Field[T]:
+    """One that a narrow terminal does without."""
+    return field._replace(column=field.column._replace(spare=True))
 
 
 def name_field(title: str, cell: Callable[[T], Cell | str]) -> Field[T]:
@@ -176,6 +189,62 @@ def with_short_cells(table: Table) -> Table:
         return cell if isinstance(cell, str) else Cell(cell.short or cell.text, cell.style)
 
     return replace(table, rows=[[shorten_cell(cell) for cell in row] for row in table.rows])
+
+
+def fitted_table(table: Table, width: int) -> Table:
+    """The table as a terminal takes it: where it must be with short ids and times, and without
+    spare columns, the last ones first, which its note then names."""
+    if _keeps_lines(table, width):
+        return table
+    table, left_out = with_short_cells(table), list[str]()
+    while word_widths(table, width) is None:
+        spare = [index for index, column in enumerate(table.columns) if column.spare]
+        if not spare:
+            break
+        last = spare[-1]
+        left_out.insert(0, table.columns[last].title)
+        table = replace(
+            table,
+            columns=[*table.columns[:last], *table.columns[last + 1 :]],
+            rows=[[*row[:last], *row[last + 1 :]] for row in table.rows],
+        )
+    if left_out:
+        named = ", ".join(f"“{title}”" for title in left_out)
+        said = f"too narrow for {named}"
+        table.note = f"{table.note}; {said}" if table.note else said
+    return table
+
+
+def _keeps_lines(table: Table, width: int) -> bool:
+    """Whether it fits with nothing folded but what may be."""
+    folded = folded_columns(table, width)
+    return folded is not None and all(table.columns[index].fold for index in folded)
+
+
+def word_widths(table: Table, width: int) -> list[int] | None:
+    """Widths of the columns with which it fits and no word is cut in two, but of texts that may be
+    folded; None where there are none."""
+    texts = [
+        [column.title, *(text_of(row[index]) for row in table.rows)]
+        for index, column in enumerate(table.columns)
+    ]
+    full = [max(map(len, column)) for column in texts]
+    least = [
+        min(each, _SQUEEZED if column.spare else _FOLDED)
+        if column.fold
+        else each
+        if column.right
+        else max(len(word) for text in words for word in text.split() or [""])
+        for column, each, words in zip(table.columns, full, texts, strict=True)
+    ]
+    room = width - 2 * (len(full) - 1) - sum(least)
+    if room < 0:
+        return None
+    wanting = sorted(range(len(full)), key=lambda i: (table.columns[i].fold, full[i] - least[i]))
+    for left, index in zip(range(len(wanting), 0, -1), wanting, strict=True):
+        more = min(full[index] - least[index], room // (1 if table.columns[index].fold else left))
+        least[index], room = least[index] + more, room - more
+    return least
 
 
 def _table_line(texts: Sequence[str], widths: Sequence[int], columns: Sequence[Column]) -> str:
