@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,14 @@ import pytest
 from drey.common.v1 import errors_pb2
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
-from drey_ca import open_table
 from drey_client.plan_digest import plan_digest
 from drey_core.values import Columns, Kind
-from drey_machine import SimPv
 from drey_runtime import status
-from drey_runtime.image import Image
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
 from drey_testing.restore_world import RestoreSite, RestoreWorld
 
-from .acts import planned, set_policies
+from .acts import planned, set_policies, world_of
 
 Skip = restore_pb2.SkipReason
 
@@ -51,21 +47,9 @@ def machine(tmp_path: Path) -> Iterator[Ioc]:
 
 @pytest.fixture
 async def world(parts: tuple[Postgres, Nats, Valkey], machine: Ioc) -> AsyncIterator[RestoreWorld]:
-    rows = [
-        SimPv("magnet", i, name, "", "", "", "", "", "")
-        for i, name in enumerate([PLAIN, LOCKED, DISABLED, TURNED, ALIAS, MODE])
-    ]
-    namespace = f"t{uuid.uuid4().hex[:12]}"
-    async with open_table("aioca") as table, Image.open_image(parts[2].url, namespace) as image:
-        found = RestoreWorld(rows, table, image)
-        found.namespace = namespace
-        await found.connect()
-        await found.publish()
-        found.beats = asyncio.create_task(found.beat_for_ever())
-        try:
-            yield found
-        finally:
-            found.beats.cancel()
+    names = [PLAIN, LOCKED, DISABLED, TURNED, ALIAS, MODE]
+    async with world_of(dict.fromkeys(names, ""), parts) as found:
+        yield found
 
 
 async def put(world: RestoreWorld, **values: Any) -> None:

@@ -302,6 +302,22 @@ class Site:
             await connection.close()
 
 
+def site_over(
+    settings: SnapshotSettings, keys: Keys, channel: grpc.aio.Channel, monitor: FakeMonitor
+) -> Site:
+    """A site whose service answers on a channel."""
+    return Site(
+        settings,
+        keys,
+        CatalogServiceStub(channel),
+        DirectoryServiceStub(channel),
+        SnapshotServiceStub(channel),
+        CompareServiceStub(channel),
+        monitor,
+        channel,
+    )
+
+
 async def site_on(parts: Parts, keys: Keys, url: str = "", **more: Any) -> AsyncIterator[Site]:
     """A site on a new database, or on the one of a URL."""
     settings = make_settings(parts, keys, url or await new_database(parts), **more)
@@ -313,16 +329,7 @@ async def site_on(parts: Parts, keys: Keys, url: str = "", **more: Any) -> Async
         FakeMonitor(image, settings.shards) as monitor,
     ):
         await until_serving(channel)
-        yield Site(
-            settings,
-            keys,
-            CatalogServiceStub(channel),
-            DirectoryServiceStub(channel),
-            SnapshotServiceStub(channel),
-            CompareServiceStub(channel),
-            monitor,
-            channel,
-        )
+        yield site_over(settings, keys, channel, monitor)
 
 
 @pytest.fixture
@@ -383,15 +390,6 @@ async def make_process(parts: Parts, keys: Keys):
             FakeMonitor(image) as monitor,
         ):
             await until_serving(channel, 60)
-            yield Site(
-                settings,
-                keys,
-                CatalogServiceStub(channel),
-                DirectoryServiceStub(channel),
-                SnapshotServiceStub(channel),
-                CompareServiceStub(channel),
-                monitor,
-                channel,
-            )
+            yield site_over(settings, keys, channel, monitor)
 
     return make

@@ -102,13 +102,15 @@ def test_sources_name_commands_that_there_are() -> None:
     known = {words[:2] for words, _ in every_command()}
     groups = "|".join({words[0] for words in known if len(words) > 1})
     named = re.compile(rf"\bdrey ({groups}) ([a-z]+)\b")
-    sources = [*(ROOT / "libs").rglob("*.py"), *(ROOT / "services").rglob("*.py")]
+    pages = (ROOT / "web" / "src").rglob("*.ts*")
+    sources = [*(ROOT / "libs").rglob("*.py"), *(ROOT / "services").rglob("*.py"), *pages]
     found = {
         (path.name, words)
         for path in sources
         for words in named.findall(path.read_text(encoding="utf-8"))
     }
     assert len(found) > 20
+    assert ("pv_import.tsx", ("pv", "rm")) in found
     assert {each for each in found if each[1] not in known} == set()
 
 
