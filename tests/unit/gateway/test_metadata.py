@@ -16,7 +16,7 @@ from drey.monitor.v1.watch_pb2 import MetadataRow
 from drey_core.directory import Directory, MetadataIndex, MetadataPage
 from drey_core.pages import PAGE_MASK, PAGE_SHIFT
 from drey_core.values import ARRAY, Kind
-from drey_gateway.context import WatchContext
+from drey_gateway.context import WatchContext, WatcherLimit
 from drey_gateway.domain.live import LiveState
 from drey_gateway.domain.watch import Fields
 from drey_gateway.mapping_asked import read_wanted
@@ -105,7 +105,7 @@ class _NoResolver:
 
 def _watch_all(live: LiveState) -> Watch:
     spec = watch_pb2.WatchSpec(selector=Selector(all=True), with_metadata=True)
-    context = WatchContext(live, ChangeSignal(), _NoResolver(), dict, lambda: True)
+    context = WatchContext(live, ChangeSignal(), WatcherLimit(1), _NoResolver(), dict, lambda: True)
     return Watch(context, read_wanted(spec))
 
 
