@@ -54,7 +54,7 @@ async def _read_baseline(call: Any) -> str:
     raise RuntimeError("the watch ended before its baseline")
 
 
-class Screen:
+class WatchingScreen:
     """A client with a connection of its own, which it makes anew each time."""
 
     def __init__(self, bench_site: BenchSite, names: Sequence[str]) -> None:
@@ -152,7 +152,7 @@ async def _read_all(call: Any) -> None:
 
 
 async def _all_at_once(
-    bench_site: BenchSite, screens: Sequence[Screen], before: Callable[[], Awaitable[None]]
+    bench_site: BenchSite, screens: Sequence[WatchingScreen], before: Callable[[], Awaitable[None]]
 ) -> float:
     """Seconds from `before`'s end until the last of them holds the truth."""
     await before()
@@ -176,7 +176,7 @@ async def run(pvs: int, runs: int) -> Result:
     async with site(pvs) as bench_site:
         await bench_site.until_known()
         selections = _choose_screens(bench_site.directory.names, _WATCHERS)
-        screens = [Screen(bench_site, names) for names in selections[:_AT_ONCE]]
+        screens = [WatchingScreen(bench_site, names) for names in selections[:_AT_ONCE]]
 
         async def forget() -> None:
             for screen in screens:
