@@ -127,10 +127,11 @@ async def _measure_idle(bench_site: BenchSite, screens: Sequence[list[str]]) -> 
         ]
         methods: list[Any] = [channel.unary_stream(_METHOD) for channel in channels]
         calls, readers = [], []
-        for start in range(0, len(screens), _AT_ONCE):
+        # gRPC cancels a call that its server has not begun within 30 s: few at a time
+        for start in range(0, len(screens), _CHANNELS):
             opened = [
                 methods[n % _CHANNELS](_encode_request(names), metadata=bench_site.call["metadata"])
-                for n, names in enumerate(screens[start : start + _AT_ONCE])
+                for n, names in enumerate(screens[start : start + _CHANNELS])
             ]
             async with asyncio.timeout(_HANGS_S):
                 await asyncio.gather(*(_read_baseline(call) for call in opened))
