@@ -276,6 +276,73 @@ def test_a_lost_inherited_channel_keeps_its_value():
     assert as_dict(next_columns(state)) == {2: (State.DISCONNECTED, b"two")}
 
 
+def dated(values, time: int, state: State = State.CONNECTED):
+    """Rows of which the IOC says that they are of `time`."""
+    dated = rows(values, state)
+    dated.source_time[:] = time
+    return dated
+
+
+def heir_of(values, time: int) -> ShardState:
+    """Who takes over a page where some channels have values of `time`."""
+    table = PageTable(np.array([0]))
+    table.apply_batch(dated(values, time))
+    state = ShardState(0, 2)
+    state.inherit_pages(table.take_pages(np.array([0])), np.ones((1, PAGE_SLOTS), bool))
+    return state
+
+
+def test_an_heir_whose_ioc_is_late_shows_nothing_older_than_the_last_owner_told():
+    state = heir_of({1: 62.0, 2: b"62", 3: 62.0}, 62)
+    state.fold_columns(dated({1: 60.0, 2: b"60"}, 60))
+    state.fold_columns(dated({1: 61.0, 2: b"61"}, 61))
+    assert state.cut_batch() is None
+    assert state.counts().connected == 0  # it still waits for their answer
+    state.fold_columns(dated({1: 62.0, 3: 62.0}, 62))  # the same again
+    state.fold_columns(dated({2: b"63"}, 63))
+    told = {
+        1: (State.CONNECTED, 62.0),
+        2: (State.CONNECTED, b"63"),
+        3: (State.CONNECTED, 62.0),
+    }
+    assert as_dict(next_columns(state)) == told
+    state.settle_unconnected()
+    assert state.cut_batch() is None
+    # from now on it is the IOC's word, and its clock may go back
+    state.fold_columns(dated({1: 5.0}, 5))
+    assert as_dict(next_columns(state)) == {1: (State.CONNECTED, 5.0)}
+
+
+def test_an_ioc_whose_clock_was_set_back_is_believed_when_the_search_is_over():
+    state = heir_of({1: 62.0, 2: b"62"}, 62)
+    state.fold_columns(dated({1: 1.0, 2: b"1"}, 1))
+    state.fold_columns(dated({2: b"2"}, 2))
+    assert state.cut_batch() is None
+    state.settle_unconnected()
+    told = {1: (State.CONNECTED, 1.0), 2: (State.CONNECTED, b"2")}
+    assert as_dict(next_columns(state)) == told
+    assert state.counts().connected == 2
+
+
+@pytest.mark.parametrize("fate", ["lost", "hollow", "removed", "added"])
+def test_an_older_answer_is_forgotten_when_the_channel_goes_meanwhile(fate: str):
+    state = heir_of({1: 62.0}, 62)
+    state.fold_columns(dated({1: 60.0}, 60))
+    match fate:
+        case "lost":
+            state.fold_columns(dated({1: 60.0}, 60, State.DISCONNECTED))
+        case "hollow":
+            state.fold_columns(dated({1: None}, 0, State.DISCONNECTED))
+        case "removed":
+            state.remove_channels(np.array([1]))
+        case "added":
+            state.add_channels(np.array([1]))
+    state.settle_unconnected()
+    ((said, _),) = as_dict(next_columns(state)).values()
+    expected = {"removed": State.ABSENT, "added": State.NEVER_CONNECTED}
+    assert said == expected.get(fate, State.DISCONNECTED)
+
+
 def test_what_left_the_catalog_is_absent():
     state = ShardState(0, 2)
     pages, same = left_by_the_last_owner()

@@ -4,6 +4,10 @@ A new owner takes over the last values that the image has (`inherit`). Until the
 has answered for such a channel its row stands as the last owner left it, unpublished and not
 counted as connected; `settle` then says DISCONNECTED of those that never answered. So a fail-over
 shows nobody a machine that vanished for a moment.
+
+Nor does it go back: an IOC serves each of its clients by itself, and this one may be later than the
+last owner was. An answer that is older by the IOC's own clock waits for one that is not, and
+`settle` takes it where none comes: then the clock was set back.
 """
 
 from __future__ import annotations
@@ -59,6 +63,8 @@ class ShardState:
         self._dirty = np.zeros(0, bool)
         self._inherited = np.zeros((0, PAGE_SLOTS), bool)
         self._heard = np.zeros((0, PAGE_SLOTS), np.uint8)
+        self._behind = Columns.empty_columns(0)
+        """Of inherited channels: the last answers, where these are older than what stands."""
         self._changed = SlotSequences()
 
     # --- which pages and channels there are ---
@@ -120,7 +126,7 @@ class ShardState:
         merged = int(columns.merged.sum())
         self.updates += len(columns) + merged
         self.merged += merged
-        rows = self._without_hollow(columns)
+        rows = self._take_answers(columns)
         if len(rows):
             self._put_columns(rows.compact_heap())
 
@@ -139,6 +145,10 @@ class ShardState:
 
     def settle_unconnected(self) -> None:
         """The search is over: inherited channels that have not answered are DISCONNECTED."""
+        behind, self._behind = self._behind, Columns.empty_columns(0)
+        if len(behind):
+            self._forget_inherited(behind.key)
+            self._put_columns(behind)
         page_index, slot = np.nonzero(self._inherited)
         if not len(page_index):
             return
@@ -240,18 +250,35 @@ class ShardState:
             self._pending = [latest_columns(self._pending)]
 
     def _forget_inherited(self, channels: I8) -> None:
-        index, slot = self._find_places(channels)
-        self._inherited[index, slot] = False
+        self._inherited[self._find_places(channels)] = False
+        self._keep_behind(channels, Columns.empty_columns(0))
 
-    def _without_hollow(self, columns: Columns) -> Columns:
-        """Rows without those that say nothing yet of an inherited channel's value."""
+    def _take_answers(self, columns: Columns) -> Columns:
+        """Rows without those of inherited channels that say nothing yet, or less than stands."""
         if not self._inherited.any():
             return columns
-        page_index, slot = self._find_places(columns.key)
-        hollow = self._inherited[page_index, slot] & (columns.kind == KIND_NONE)
+        places = self._find_places(columns.key)
+        inherited, values = self._inherited[places], self._table.pages.values
+        hollow = inherited & (columns.kind == KIND_NONE)
+        behind = (
+            inherited
+            & (columns.state == State.CONNECTED)
+            & (values["state"][places] == State.CONNECTED)
+            & (columns.source_time < values["source_time"][places])
+            & ~hollow
+        )
+        page_index, slot = places
         self._heard[page_index[hollow], slot[hollow]] = columns.state[hollow]
-        self._inherited[page_index[~hollow], slot[~hollow]] = False
-        return columns.take_rows(~hollow) if hollow.any() else columns
+        self._keep_behind(columns.key, columns.take_rows(behind))
+        waiting = hollow | behind
+        self._inherited[page_index[~waiting], slot[~waiting]] = False
+        return columns.take_rows(~waiting) if waiting.any() else columns
+
+    def _keep_behind(self, channels: I8, rows: Columns) -> None:
+        """`rows` instead of what was kept of `channels`."""
+        if len(self._behind) or len(rows):
+            others = self._behind.take_rows(~np.isin(self._behind.key, channels))
+            self._behind = Columns.concat_columns([others, rows]).compact_heap()
 
     def _find_places(self, channels: I8) -> tuple[I8, I8]:
         return np.searchsorted(self.page_numbers, channels >> PAGE_SHIFT), channels & PAGE_MASK
