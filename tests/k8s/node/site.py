@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -122,6 +123,19 @@ class Site:
         """The same of counters."""
         told = self.kubectl("exec", "deploy/counters", "--", "python", "-c", _READ, *names)
         return dict(zip(names, json.loads(told), strict=True))
+
+    def count_circuit_channels(self) -> int:
+        """Channels that clients have at the IOC of the counters, as it counts them itself."""
+        before = len(self._told_circuits())
+        signal = "import os, signal; os.kill(1, signal.SIGUSR1)"
+        self.kubectl("exec", "deploy/counters", "--", "python", "-c", signal)
+        until(lambda: len(self._told_circuits()) > before, "the IOC tells of its clients")
+        return sum(map(int, re.findall(r"(\d+) Channels?$", self._told_circuits()[-1], re.M)))
+
+    def _told_circuits(self) -> list[str]:
+        """What the IOC of the counters told of its clients, each time that it did."""
+        log = self.kubectl("logs", "deploy/counters")
+        return re.findall(r"Channel Access Server V.*?^CAS-TCP", log, re.M | re.S)
 
     def upgrade(self, *options: str) -> None:
         """Upgrade the release; returns when every pod is ready."""

@@ -55,6 +55,10 @@ class Ownership:
         self._bus, self._watcher = bus, watcher
         self._begun = time.monotonic()
 
+    def followers(self) -> dict[int, str]:
+        """The pod that followed in each shard, once one did."""
+        return {s: self._bus.owner_after(s, epoch) for s, epoch in self._epochs.items()}
+
     def wait_followed(self, what: str) -> None:
         """Wait for a greater epoch of each shard, and for updates of all counters under it."""
         until(

@@ -181,6 +181,12 @@ class BusListener:
         """The greatest epoch of a shard that was heard of."""
         return max((epoch for of, epoch in self.owners if of == shard), default=0)
 
+    def owner_after(self, shard: int, epoch: int) -> str:
+        """The pod that owned a shard next after an epoch."""
+        later = [key for key in self.owners if key[0] == shard and key[1] > epoch]
+        (name,) = self.owners[min(later)]
+        return name.rpartition(":")[0]
+
     def check(self) -> None:
         """Nobody can believe two: one owner an epoch, each number once."""
         doubled = {key: names for key, names in self.owners.items() if len(names) > 1}
