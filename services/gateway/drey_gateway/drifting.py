@@ -152,11 +152,9 @@ class DriftWatch:
             if live.catalog_version != self._catalog_version:
                 for message in await self._reselect_rows():
                     yield message
-        now = time.monotonic()
-        if now >= self._next_change:
-            for message in self._changes_now():
-                self._next_change = now + self._wanted.min_interval_s
-                yield message
+        due = time.monotonic() >= self._next_change
+        for message in self._changes_now() if due else self._freshness_changes():
+            yield message
         if time.monotonic() >= self._next_checkpoint:
             # all at the same moments, so that they are woken once and sent the same
             self._next_checkpoint = (time.monotonic() // CHECKPOINT_S + 1) * CHECKPOINT_S
@@ -174,20 +172,25 @@ class DriftWatch:
         table = self._drift_table
         if self._selection.manner is not table.manner:
             self._selection = table.select_rows(self._rows)
-        selection = self._selection
-        before, self._stale = self._stale, table.stale & selection.shards
-        told = [
-            encode_drift(freshness=change)
-            for change in freshness_changes(self._context, selection, before, self._stale)
-        ]
+        selection, now = self._selection, time.monotonic()
+        told = list(self._freshness_changes())
         changes = self._shared_changes(selection)
         self._token = self._comparison.token(selection)
         counted = table.counts(selection)
         counts, self._counts = counted if counted != self._counts else None, counted
         yield from told
-        yield from pace_messages(iter(changes), TakenRows(changes))
+        for message in pace_messages(iter(changes), TakenRows(changes)):
+            self._next_change = now + self._wanted.min_interval_s
+            yield message
         if counts is not None:
             yield encode_drift(summary=summary_of(counts))
+
+    def _freshness_changes(self) -> Iterator[bytes]:
+        """What became stale, or fresh again; that waits for no interval."""
+        selection = self._selection
+        before, self._stale = self._stale, self._drift_table.stale & selection.shards
+        for change in freshness_changes(self._context, selection, before, self._stale):
+            yield encode_drift(freshness=change)
 
     def _shared_changes(self, selection: WatchSelection) -> Sequence[bytes]:
         """Who watches the same and was sent the same is sent the same bytes."""

@@ -239,23 +239,23 @@ class Watch:
         if self._wanted.with_metadata and live.metadata_generation != self._metadata_seen:
             async for message in self._changed_metadata():
                 yield message
-        now = time.monotonic()
-        if now >= self._next_diff:
-            for message in self._diff_now():
-                self._next_diff = now + self._wanted.min_interval_s
-                yield message
+        due = time.monotonic() >= self._next_diff
+        for message in self._diff_now() if due else self._freshness_changes(self._stale_shards()):
+            yield message
         if time.monotonic() >= self._next_checkpoint:
             yield self._make_checkpoint()
 
     def _diff_now(self) -> Iterator[bytes]:
         """What the client lacks, taken at once: freshness first, then rows that agree with it."""
-        stale = self._stale_shards()
+        stale, now = self._stale_shards(), time.monotonic()
         freshness = list(self._freshness_changes(stale))
-        change = self._state.next_diff(self._live.image, time.monotonic())
+        change = self._state.next_diff(self._live.image, now)
         taken = self._take_change(change, stale)
         self._cut_instant()
         yield from freshness
-        yield from pace_messages(diff_messages(taken, change.merged), taken)
+        for message in pace_messages(diff_messages(taken, change.merged), taken):
+            self._next_diff = now + self._wanted.min_interval_s
+            yield message
 
     def next_deadline(self) -> float:
         """When a turn is due although nothing changes, of the monotonic clock."""

@@ -157,6 +157,31 @@ async def test_it_goes_on_from_its_token_at_another_gateway(
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "TOKEN_UNKNOWN")
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+async def test_what_is_stale_waits_for_no_interval_and_uses_none_up(gateway, admin_key, publisher):
+    def all_are(client: DriftClient, freshness: int) -> bool:
+        every = set(range(1, PVS + 1))
+        now = dict.fromkeys(every, 0)
+        for told in client.freshness:
+            now |= dict.fromkeys(every if told.all else told.pv_numbers, told.freshness)
+        return set(now.values()) == {freshness}
+
+    async with watching(gateway, admin_key, min_interval={"seconds": 3600}) as screen:
+        await screen.until(lambda c: c.summary.stale == 0, "its owners are heard of")
+        await publisher.stop()
+        await screen.until(lambda c: all_are(c, 2), "stale")
+        publisher.start()
+        await screen.until(lambda c: all_are(c, 1), "fresh")
+        await publisher.publish(floats([setpoint(3)], [9.0]))
+        await screen.until(lambda c: set(c.rows) == {3}, "the first row, at once")
+        await publisher.publish(floats([setpoint(4)], [9.0]))
+        await publisher.stop()
+        await screen.until(lambda c: all_are(c, 2), "stale within the hour")
+        publisher.start()
+        await screen.until(lambda c: all_are(c, 1), "fresh within the hour")
+        assert set(screen.client.rows) == {3}
+
+
 async def test_a_token_covers_no_more_than_was_sent(gateway, admin_key, publisher):
     """Also where changes wait for their interval: who comes back with it lacks none of them."""
     async with (

@@ -180,6 +180,25 @@ async def test_stale_and_fresh_again(gateway, admin_key, publisher):
 
 
 @SHARDS
+async def test_what_is_stale_waits_for_no_interval_and_uses_none_up(gateway, admin_key, publisher):
+    hour = Duration(seconds=3600)
+    async with watching(gateway, admin_key, min_interval=hour) as running:
+        await running.until(lambda c: not c.stale, "fresh")
+        await publisher.stop()
+        await running.until(lambda c: len(c.stale) == PVS, "stale")
+        publisher.start()
+        await running.until(lambda c: not c.stale, "fresh")
+        await publisher.publish(floats([setpoint(3)], [9.0]))
+        await running.until(lambda c: c.value(3) == 9.0, "the first diff, at once")
+        await publisher.publish(floats([setpoint(4)], [9.0]))
+        await publisher.stop()
+        await running.until(lambda c: len(c.stale) == PVS, "stale within the hour")
+        publisher.start()
+        await running.until(lambda c: not c.stale, "fresh within the hour")
+        assert (running.client.value(3), running.client.diff_rows) == (9.0, 1)
+
+
+@SHARDS
 async def test_through_a_kill_of_nats(rig, gateway, admin_key, publisher):
     async with watching(gateway, admin_key) as running:
         await rig.nats.kill()

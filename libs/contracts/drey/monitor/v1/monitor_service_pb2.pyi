@@ -498,7 +498,9 @@ class DriftSpec(_message.Message):
 
     @_builtins.property
     def min_interval(self) -> _duration_pb2.Duration:
-        """Least time between two messages of changes, up to an hour. Absent: the pace of the comparison."""
+        """Least time between two messages of changes, up to an hour. Absent: the pace of the comparison. What
+        becomes stale, or fresh again, is told at once.
+        """
 
     def __init__(
         self,

@@ -556,7 +556,9 @@ class WatchSpec(_message.Message):
 
     @_builtins.property
     def min_interval(self) -> _duration_pb2.Duration:
-        """Least time between two diffs, up to an hour. Absent: each tick."""
+        """Least time between two diffs, up to an hour. Absent: each tick. What becomes stale, or fresh again, is
+        told at once.
+        """
 
     @_builtins.property
     def deadband(self) -> Global___Deadband:
