@@ -12,6 +12,7 @@ import pytest
 
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
+from drey_restore.adapters.store import Permission, RestoreStore
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
 from drey_testing.restore_world import RestoreSite, RestoreWorld
@@ -172,6 +173,43 @@ async def test_an_ioc_that_comes_back_in_between_with_another_meaning_gets_no_va
     assert pv in ended.error.message
     assert results[pv].verdict == Verdict.VERDICT_NOT_SENT
     assert results[RAMPED].verdict == Verdict.VERDICT_VERIFIED
+
+
+@pytest.mark.parametrize("name", COMES_BACK)
+async def test_an_ioc_that_comes_back_between_the_last_look_and_the_write_gets_no_value(
+    site: RestoreSite, other: Ioc, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, (pv, database) = site.world, COMES_BACK[name]
+    for value in (1.0, 0.0):
+        await write(world, {pv: value})
+        await until(world, {pv: value})
+        if value:
+            snapshot_id = await world.take()
+    plan = await planned(site, [pv], snapshot_id=snapshot_id)
+    announced, back = asyncio.Event(), asyncio.Event()
+    journal_intent = RestoreStore.journal_intent
+
+    async def announce_and_wait(store: RestoreStore, *args: Any, **rest: Any) -> Permission:
+        permission = await journal_intent(store, *args, **rest)
+        announced.set()
+        await back.wait()
+        return permission
+
+    monkeypatch.setattr(RestoreStore, "journal_intent", announce_and_wait)
+    restore = await site.execute(plan)
+    await announced.wait()
+    other.kill()
+    other.start(database)
+    slots = world.slots[[world.names.index(pv)]]
+    assert (await world.table.wait_connected(slots, 60)).all()
+    await until(world, {pv: 0.0})
+    back.set()
+    ended = await site.ended(restore.id)
+    result = (await site.items(ended.id))[pv]
+    assert (await read(world, [pv])) == {pv: 0.0}
+    if result.verdict != Verdict.VERDICT_DISCONNECTED:  # the service had found it again
+        assert (ended.state, reason(ended)) == (State.RESTORE_STATE_INTERRUPTED, "LABELS_MOVED")
+        assert result.verdict == Verdict.VERDICT_NOT_SENT
 
 
 @pytest.mark.parametrize("name", COMES_BACK)

@@ -25,9 +25,9 @@ from drey_testing.fixtures_gateway import (
     setpoint,
 )
 from tests.http_calls import call_http
-from tests.integration.gateway.conftest import admin_key, postgres, rig, url
+from tests.integration.gateway.conftest import admin_key, postgres, rig, shards, url
 
-__all__ = ["admin_key", "postgres", "rig", "url"]
+__all__ = ["admin_key", "postgres", "rig", "shards", "url"]
 
 PVS = 4000
 READERS = 20

@@ -23,9 +23,9 @@ from drey_testing.fixtures_gateway import (
     name_of,
 )
 from tests.http_calls import HttpAnswer, call_http, open_call
-from tests.integration.gateway.conftest import admin_key, postgres, rig, url
+from tests.integration.gateway.conftest import admin_key, postgres, rig, shards, url
 
-__all__ = ["admin_key", "postgres", "rig", "url"]
+__all__ = ["admin_key", "postgres", "rig", "shards", "url"]
 
 PVS = 6
 

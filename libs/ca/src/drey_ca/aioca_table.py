@@ -537,14 +537,20 @@ class AiocaTable:
         await self._ask_server(request, get_once)
 
     async def write_values(
-        self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
+        self,
+        slots: Slots,
+        values: Columns,
+        timeout: float,
+        *,
+        completion: bool = True,
+        connected_at: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int32]:
         """See `ChannelTable`. ECA_TIMEOUT also where the server was lost after sending."""
         self._check_open()
         channels = self._channels_of(slots)
         if len(values) != len(channels):
             raise ValueError(f"{len(values)} values for {len(channels)} slots")
-        rows = _EncodedRows(channels, values)
+        rows = _EncodedRows(channels, values, connected_at)
         requests = [_Request(channel, is_write=True) for channel in channels]
         puts = [self._put_value(request, rows, i, completion) for i, request in enumerate(requests)]
         await self._run_requests(requests, puts, timeout)
@@ -557,6 +563,9 @@ class AiocaTable:
         channel = request.channel
 
         async def put_once(info: aioca.CAInfo) -> int:
+            if rows.is_of_former(row, info):
+                request.code = int(ECA.DISCONN)
+                return int(ECA.NORMAL)  # that is its last word
             code, datatype, array = rows.get(row, info)
             if code != ECA.NORMAL:
                 return code
@@ -712,12 +721,24 @@ class AiocaTable:
 class _EncodedRows:
     """What a write sends, encoded for the channels' types, and again where they change."""
 
-    def __init__(self, channels: list[_Channel], values: Columns) -> None:
-        self._values = values
+    def __init__(
+        self,
+        channels: list[_Channel],
+        values: Columns,
+        connected_at: NDArray[np.int64] | None,
+    ) -> None:
+        self._channels, self._values, self._connected_at = channels, values, connected_at
         self._shapes = [(channel.native, channel.count) for channel in channels]
         self._long_string = np.array([channel.long_string for channel in channels], np.bool_)
         shapes = np.array(self._shapes, np.int64).reshape(-1, 2)
         self._wire = encode_value(values, shapes[:, 0], shapes[:, 1], self._long_string)
+
+    def is_of_former(self, row: int, info: aioca.CAInfo) -> bool:
+        """Whether the channel has connected anew since the caller looked at it."""
+        return self._connected_at is not None and (
+            self._shapes[row] != (info.datatype, info.count)
+            or self._channels[row].state_time != self._connected_at[row]
+        )
 
     def get(self, row: int, info: aioca.CAInfo) -> tuple[int, int, NDArray[Any]]:
         """ECA code, DBR type and elements of a row."""

@@ -71,13 +71,25 @@ class GuardedTable:
         )
 
     async def write_values(
-        self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
+        self,
+        slots: Slots,
+        values: Columns,
+        timeout: float,
+        *,
+        completion: bool = True,
+        connected_at: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int32]:
         """See `ChannelTable.write_values`."""
         slots = np.asarray(slots, np.int64)
         asked = self._not_refused(slots)
         chosen = values if asked.all() else values.take_rows(asked)
-        codes = await self._table.write_values(slots[asked], chosen, timeout, completion=completion)
+        codes = await self._table.write_values(
+            slots[asked],
+            chosen,
+            timeout,
+            completion=completion,
+            connected_at=None if connected_at is None else connected_at[asked],
+        )
         self._note_codes(slots[asked], codes)
         return self._answer_codes(asked, codes)
 

@@ -191,13 +191,23 @@ class ChannelTable(Protocol):
         ...
 
     async def write_values(
-        self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
+        self,
+        slots: Slots,
+        values: Columns,
+        timeout: float,
+        *,
+        completion: bool = True,
+        connected_at: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int32]:
         """Write row i of `values` to `slots[i]`; an ECA code for each; one deadline for all.
 
         With `completion` a put-callback: ECA_NORMAL means that the record finished
         processing. Without it: that it was handed over for sending. ENUM rows are written by
         index, strings and arrays as such.
+
+        `connected_at`: the `state_time` of each channel when the caller looked at what it is. A row
+        whose channel has connected anew since, and may be of another type or have other labels, is
+        not written: ECA_DISCONN. Without it a row is encoded for what its channel is by then.
 
         **ECA_TIMEOUT always and only means that the row was handed over and not answered: it may
         still happen.** Rows with any other code but ECA_NORMAL were not written and never will be

@@ -216,7 +216,13 @@ class NativeTable:
         return basic
 
     async def write_values(
-        self, slots: Slots, values: Columns, timeout: float, *, completion: bool = True
+        self,
+        slots: Slots,
+        values: Columns,
+        timeout: float,
+        *,
+        completion: bool = True,
+        connected_at: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int32]:
         """See `ChannelTable`. ECA_TIMEOUT also where the server was lost after sending."""
         self._check_open()
@@ -225,7 +231,7 @@ class NativeTable:
             raise ValueError(f"{len(values)} values for {len(rows)} slots")
         bulk = Bulk(self._table, rows, _WRITE_AND_WAIT if completion else _WRITE_ONLY, -1)
         try:
-            await self._run_bulk(bulk, _Encoder(self._table, rows, values), timeout)
+            await self._run_bulk(bulk, _Encoder(self._table, rows, values, connected_at), timeout)
             codes = bulk.finish()
             if self._closed:
                 codes[(codes == ECA.UNRESPTMO) | (codes == ECA.DISCONN)] = ECA.CHANDESTROY
@@ -403,14 +409,25 @@ class _ConnectionWait:
 class _Encoder:
     """Encodes rows of a write for the types that their channels have at the time."""
 
-    def __init__(self, table: Table, slots: Slots, values: Columns) -> None:
+    def __init__(
+        self,
+        table: Table,
+        slots: Slots,
+        values: Columns,
+        connected_at: NDArray[np.int64] | None,
+    ) -> None:
         self._table, self._slots, self._values = table, slots, values
+        self._connected_at = connected_at
 
     def load_rows(self, bulk: Bulk, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Give `bulk` what these rows write; those that can be sent."""
-        native, count, long_string, subject = self._table.shape(self._slots[rows])
+        native, count, long_string, subject, since = self._table.shape(self._slots[rows])
         wire = encode_value(self._values.take_rows(rows), native, count, long_string)
         bad = (wire.code != ECA_NORMAL) & (wire.code != ECA.DISCONN)
+        if self._connected_at is not None:
+            other = (native >= 0) & (since != self._connected_at[rows])
+            bad |= other
+            wire.code[other] = ECA.DISCONN
         bulk.refuse(rows[bad], wire.code[bad])
         good = np.flatnonzero(wire.code == ECA_NORMAL)
         heap, offset = _join_heaps(wire.blob, good, heap_mask(self._values.kind[rows[good]]))
@@ -420,6 +437,7 @@ class _Encoder:
             wire.count[good],
             wire.cell[good],
             subject[good],
+            since[good],
             offset,
             heap,
         )

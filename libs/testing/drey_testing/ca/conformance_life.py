@@ -94,6 +94,36 @@ class LifeConformance:
             ioc.kill()
             ioc.start(records.DATABASE)
 
+    async def test_a_write_meant_for_a_former_connection_is_not_sent(
+        self, table: ChannelTable, ioc: Ioc
+    ) -> None:
+        slots = await connected(table, "R:DOUBLE_ENUM", "R:SAME")
+        former = table.read_info(slots).state_time
+        values = columns([0.0, 5.0])
+        codes = await table.write_values(slots, values, WAIT, connected_at=former)
+        assert codes.tolist() == [ECA.NORMAL] * 2
+        ioc.kill()
+        await info_until(table, lambda: bool((table.read_info(slots).state_time > former).all()))
+        waiting = asyncio.ensure_future(
+            table.write_values(slots, values, 4 * WAIT, connected_at=former)
+        )
+        try:
+            await asyncio.sleep(0)
+            ioc.start(records.RETYPED)
+            assert (await waiting).tolist() == [ECA.DISCONN] * 2
+            read = await table.read_values(slots, WAIT)
+            assert [read.values.value(row) for row in (0, 1)] == [1, 2.5]
+            # whoever has looked at what they are now may
+            now = table.read_info(slots).state_time
+            codes = await table.write_values(slots, values, WAIT, connected_at=now)
+            assert codes.tolist() == [ECA.NORMAL] * 2
+            read = await table.read_values(slots, WAIT)
+            assert [read.values.value(row) for row in (0, 1)] == [0, 5.0]
+        finally:
+            waiting.cancel()
+            ioc.kill()
+            ioc.start(records.DATABASE)
+
     async def _new_shapes(self, table: ChannelTable, slots: Slots) -> None:
         await info_until(table, lambda: table.read_info(slots).labels[0] == (b"zero", b"one"))
         await info_until(table, lambda: table.read_info(slots).units[1] == b"V")

@@ -13,11 +13,18 @@ import numpy as np
 from drey_ca.interface import Slots
 from drey_core.compare import compare
 from drey_core.errors import DreyError, FailedPrecondition, Reason
-from drey_core.values import ARRAY, I8, U1, Columns, Kind
+from drey_core.values import ARRAY, I4, I8, U1, Columns, Kind
 from drey_restore.adapters.changes import ChangeFeed
 from drey_restore.adapters.channels import ChannelPool, SlotsByRow
 from drey_restore.adapters.store import RestoreStore
-from drey_restore.domain.execution import Execution, too_many_failed
+from drey_restore.domain.execution import (
+    ECA_DISCONN,
+    ECA_NORMAL,
+    NOT_SENT,
+    Execution,
+    labels_moved,
+    too_many_failed,
+)
 from drey_restore.domain.items import Carried, Outcome, PlanItems, scatter_rows
 from drey_restore.domain.kinds import RestoreState
 from drey_restore.domain.records import RestoreRecord, Rules, Unanswered
@@ -33,6 +40,8 @@ from drey_runtime.retrying import backoff_delay
 
 T = TypeVar("T")
 _LOOK_EVERY_S = 0.25
+_LOOKS = 3
+"""At what connects anew while it is looked at, or written."""
 
 
 @dataclass(frozen=True)
@@ -190,9 +199,7 @@ class Course:
 
     def note_connections(self, rows: I8) -> None:
         """Remember the connections of rows: their labels are those that were looked at."""
-        self._connected_at[rows] = self.channels.table.read_info(
-            self.slots_of_rows(rows)
-        ).state_time
+        self._connected_at[rows] = self._state_times(rows)
 
     def relabelled_rows(self, rows: I8) -> I8:
         """Rows to which what is written would mean another thing: enumerations of other labels.
@@ -213,12 +220,62 @@ class Course:
 
     async def relabelled_since(self, rows: I8) -> I8:
         """As `relabelled`, of rows that are about to be sent; those of new connections anew."""
-        since = self.channels.table.read_info(self.slots_of_rows(rows)).state_time
-        again = rows[since != self._connected_at[rows]]
-        if len(again):
+        for _ in range(_LOOKS):
+            again = rows[self._state_times(rows) != self._connected_at[rows]]
+            if len(again) == 0:
+                break
+            before = self._state_times(again)
             # its answer comes after the labels, which were asked for as it was connected
-            await self.channels.table.read_values(self.slots_of_rows(again), self.limits.read_s)
+            reading = await self.channels.table.read_values(
+                self.slots_of_rows(again), self.limits.read_s
+            )
+            answered = reading.code == ECA_NORMAL
+            same = answered & (self._state_times(again) == before)
+            self._connected_at[again[same]] = before[same]
+            if not answered.any():
+                break
         return self.relabelled_rows(rows)
+
+    async def stop_at_relabelled(self, rows: I8) -> bool:
+        """Whether what is about to be sent would mean another thing: then no more is, and why."""
+        relabelled = await self.relabelled_since(rows)
+        if len(relabelled):
+            self.cut_short = labels_moved(
+                self.items, relabelled, "they and what comes after them were not written"
+            )
+        return len(relabelled) > 0
+
+    async def write_values(
+        self, rows: I8, values: Columns, timeout_s: float, *, completion: bool
+    ) -> I4:
+        """Write to the setpoints of rows, on connections that were looked at; ECA codes.
+
+        What connects anew meanwhile may be of another type or have other labels: it is looked at
+        first, and where it means another thing, nothing more is sent by this restore.
+        """
+        until = time.monotonic() + timeout_s
+        codes, left = np.full(len(rows), NOT_SENT, np.int32), np.arange(len(rows))
+        for _ in range(_LOOKS):
+            self.context.check_lease()
+            left_s = until - time.monotonic()
+            codes[left] = await self.channels.table.write_values(
+                self.slots_of_rows(rows[left]),
+                values.take_rows(left),
+                left_s,
+                completion=completion,
+                connected_at=self._connected_at[rows[left]],
+            )
+            left = left[codes[left] == ECA_DISCONN]
+            if len(left) == 0 or until <= time.monotonic() or self.is_stopping():
+                break
+            if await self.stop_at_relabelled(rows[left]):
+                codes[left] = NOT_SENT
+                break
+        return codes
+
+    def _state_times(self, rows: I8) -> I8:
+        times: I8 = self.channels.table.read_info(self.slots_of_rows(rows)).state_time
+        return times
 
     async def advance_state(self, state: RestoreState | None = None) -> None:
         """Store state (None: as it is) and counts, and tell those who watch."""

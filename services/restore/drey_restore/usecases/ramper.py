@@ -171,8 +171,8 @@ class Ramper:
         rows, values, sent = self._rows[ramps], climbing.next_values(ramps), time.monotonic()
         columns = step_columns(values, self._items.target.kind[rows])
         self._course.watch.interference.expect_values(rows, columns)
-        codes: I4 = await self._channels.table.write_values(
-            self._course.slots_of_rows(rows),
+        codes = await self._course.write_values(
+            rows,
             columns,
             self._timeout_s,
             completion=self._completion == CompletionMode.PUT_CALLBACK,

@@ -13,7 +13,7 @@ from drey_core.errors import DeadlineExceeded, DreyError
 from drey_core.pv_table import CompletionMode
 from drey_core.values import I8, as_float64
 from drey_restore.adapters.store import Permission
-from drey_restore.domain.execution import ECA_NORMAL, ECA_TIMEOUT, NOT_SENT, labels_moved
+from drey_restore.domain.execution import ECA_NORMAL, ECA_TIMEOUT, NOT_SENT
 from drey_restore.domain.items import I4
 from drey_restore.domain.judging import readback_reached
 from drey_restore.domain.kinds import Verdict
@@ -120,11 +120,7 @@ class SetpointWriter:
                 continue
             taken, rest = rows[batch], np.ones(len(rows), bool)
             rest[batch] = False
-            relabelled = await self._course.relabelled_since(taken)
-            if len(relabelled):
-                self._course.cut_short = labels_moved(
-                    self._items, relabelled, "they and what comes after them were not written"
-                )
+            if await self._course.stop_at_relabelled(taken):
                 return False
             number = await self._announce_rows(taken)
             if number is None:
@@ -264,11 +260,8 @@ class SetpointWriter:
                 rows, self._items.target.take_rows(rows) if manner.ramped else None
             )
             answered = manner.completion == CompletionMode.PUT_CALLBACK
-            codes: I4 = await self._channels.table.write_values(
-                self._course.slots_of_rows(rows),
-                self._items.target.take_rows(rows),
-                timeout_s,
-                completion=answered,
+            codes = await self._course.write_values(
+                rows, self._items.target.take_rows(rows), timeout_s, completion=answered
             )
             if answered:
                 interference.mark_complete(rows[codes == ECA_NORMAL])

@@ -165,6 +165,7 @@ cdef struct Request:
     uint32_t lap
     uint32_t count
     uint32_t subject  # of the slot when the value to write was encoded
+    int64_t since  # and when its channel had connected
     int16_t basic
     uint8_t phase
     bint array

@@ -452,14 +452,17 @@ cdef class Table:
     # -- operations -------------------------------------------------------------------------
 
     def shape(self, const int64_t[::1] slots):
-        """(basic type or -1 where not connected, count, long string, subject) of slots."""
+        """(basic type or -1 where not connected, count, long string, subject, when the connection
+        was last made or lost) of slots."""
         cdef int64_t i, n = len(slots)
         basics, counts = np.empty(n, np.int64), np.empty(n, np.int64)
         longs, subjects = np.empty(n, np.uint8), np.empty(n, np.uint32)
+        times = np.empty(n, np.int64)
         cdef int64_t[::1] basic = basics
         cdef int64_t[::1] count = counts
         cdef uint8_t[::1] long_string = longs
         cdef uint32_t[::1] subject = subjects
+        cdef int64_t[::1] time = times
         cdef Slot* slot
         with nogil:
             lock(self.t)
@@ -467,8 +470,9 @@ cdef class Table:
                 slot = &self.t.slots[slots[i]]
                 basic[i] = slot.native if slot.state == CONNECTED else -1
                 count[i], long_string[i], subject[i] = slot.count, slot.long_string, slot.subject
+                time[i] = slot.state_time
             unlock(self.t)
-        return basics, counts, longs.view(np.bool_), subjects
+        return basics, counts, longs.view(np.bool_), subjects, times
 
     def stats(self):
         """(channels, connected, wanted, updates, merged, bad events, late completions, asking)."""
@@ -883,11 +887,12 @@ cdef class Bulk:
 
     def load(
         self, const int64_t[::1] rows, const int16_t[::1] basic, const int64_t[::1] count,
-        const uint64_t[::1] cell, const uint32_t[::1] subject,
+        const uint64_t[::1] cell, const uint32_t[::1] subject, const int64_t[::1] since,
         const int64_t[::1] offset, bytes heap
     ):
         """Give waiting rows what they write: `count` elements of type `basic`, in `cell`, or
-        from `offset` of `heap` where that is not negative; encoded for the slot's `subject`.
+        from `offset` of `heap` where that is not negative; encoded for the slot's `subject`, and
+        for the connection that it has `since` then.
 
         The operation keeps a copy: the CA thread may be at it when this object is gone.
         """
@@ -908,7 +913,7 @@ cdef class Bulk:
             for i in range(len(rows)):
                 row = &self.op.rows[rows[i]]
                 row.basic, row.count, row.cell = basic[i], <uint32_t>count[i], cell[i]
-                row.subject = subject[i]
+                row.subject, row.since = subject[i], since[i]
                 row.payload = base + offset[i] if offset[i] >= 0 else NULL
             unlock(self.table.t)
 

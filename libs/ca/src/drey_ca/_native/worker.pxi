@@ -454,9 +454,11 @@ cdef inline Request* take_row(Shared* t, Operation* op, Lane* lane) noexcept nog
         if row.phase != QUEUED:
             lane.queue.head += 1
             continue
-        # Not where it was queued for, or of another type by now: encoded again.
+        # Not where it was queued for, of another type or on another connection by now: looked at
+        # and encoded again.
         if (slot.state != CONNECTED or slot.channel == NULL or slot.host != lane.host
-                or (op.purpose != READ and row.subject != slot.subject)):
+                or (op.purpose != READ
+                    and (row.subject != slot.subject or row.since != slot.state_time))):
             lane.queue.head += 1
             wait_again(t, op, row)
             continue
