@@ -59,7 +59,6 @@ LONG = {
     "usecases/rollback.py:begin_rollback",
     "usecases/start_check.py:run",
     "usecases/take.py:_insert_snapshot",
-    "usecases/writer.py:_complete_batch",
     "usecases/writer.py:write_once",
 }
 WIDE = {
