@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 
 from drey.restore.v1 import restore_pb2
 from drey.restore.v1 import restore_service_pb2 as pb
+from drey_core.values import I8
 from drey_restore.adapters.store import Permission, RestoreStore
+from drey_restore.usecases.course import Course
+from drey_runtime.jobs import Job
 from drey_stack import Nats, Postgres, Valkey
 from drey_testing.ca.ioc import Ioc
 from drey_testing.restore_world import RestoreSite, RestoreWorld
@@ -158,11 +162,7 @@ async def test_an_ioc_that_comes_back_in_between_with_another_meaning_gets_no_va
     world, (pv, database) = site.world, COMES_BACK[name]
     restore = await ramping(site, pv)
     await site.call("PauseRestore", pb.PauseRestoreRequest(id=restore.id))
-    other.kill()
-    other.start(database)
-    slots = world.slots[[world.names.index(pv)]]
-    assert (await world.table.wait_connected(slots, 60)).all()
-    await until(world, {pv: 0.0})
+    await come_back(world, other, database, pv)
     await site.call("ResumeRestore", pb.ResumeRestoreRequest(id=restore.id))
     ended = await site.ended(restore.id)
     results = await site.items(ended.id)
@@ -175,35 +175,50 @@ async def test_an_ioc_that_comes_back_in_between_with_another_meaning_gets_no_va
     assert results[RAMPED].verdict == Verdict.VERDICT_VERIFIED
 
 
+def after_intent(
+    monkeypatch: pytest.MonkeyPatch, number: int, happens: Callable[[], Awaitable[None]]
+) -> None:
+    """Let something happen when the intent of batch `number` is durable, before it is sent."""
+    journal_intent = RestoreStore.journal_intent
+
+    async def announce(
+        store: RestoreStore, restore_id: str, job: Job, batch: int, *args: Any, **rest: Any
+    ) -> Permission:
+        permission = await journal_intent(store, restore_id, job, batch, *args, **rest)
+        if batch == number:
+            await happens()
+        return permission
+
+    monkeypatch.setattr(RestoreStore, "journal_intent", announce)
+
+
+async def come_back(world: RestoreWorld, ioc: Ioc, database: str | None, pv: str) -> None:
+    """The IOC of a PV is started anew, and found."""
+    ioc.kill()
+    ioc.start(database)
+    slots = world.slots[[world.names.index(pv)]]
+    assert (await world.table.wait_connected(slots, 60)).all()
+    await until(world, {pv: 0.0})
+
+
+async def stored_at_one(world: RestoreWorld, pv: str) -> str:
+    """A snapshot of the PV at 1.0, where it is not any more."""
+    await write(world, {pv: 1.0})
+    await until(world, {pv: 1.0})
+    snapshot_id = await world.take()
+    await write(world, {pv: 0.0})
+    await until(world, {pv: 0.0})
+    return snapshot_id
+
+
 @pytest.mark.parametrize("name", COMES_BACK)
 async def test_an_ioc_that_comes_back_between_the_last_look_and_the_write_gets_no_value(
     site: RestoreSite, other: Ioc, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, (pv, database) = site.world, COMES_BACK[name]
-    for value in (1.0, 0.0):
-        await write(world, {pv: value})
-        await until(world, {pv: value})
-        if value:
-            snapshot_id = await world.take()
-    plan = await planned(site, [pv], snapshot_id=snapshot_id)
-    announced, back = asyncio.Event(), asyncio.Event()
-    journal_intent = RestoreStore.journal_intent
-
-    async def announce_and_wait(store: RestoreStore, *args: Any, **rest: Any) -> Permission:
-        permission = await journal_intent(store, *args, **rest)
-        announced.set()
-        await back.wait()
-        return permission
-
-    monkeypatch.setattr(RestoreStore, "journal_intent", announce_and_wait)
+    plan = await planned(site, [pv], snapshot_id=await stored_at_one(world, pv))
+    after_intent(monkeypatch, 1, partial(come_back, world, other, database, pv))
     restore = await site.execute(plan)
-    await announced.wait()
-    other.kill()
-    other.start(database)
-    slots = world.slots[[world.names.index(pv)]]
-    assert (await world.table.wait_connected(slots, 60)).all()
-    await until(world, {pv: 0.0})
-    back.set()
     ended = await site.ended(restore.id)
     result = (await site.items(ended.id))[pv]
     assert (await read(world, [pv])) == {pv: 0.0}
@@ -212,22 +227,54 @@ async def test_an_ioc_that_comes_back_between_the_last_look_and_the_write_gets_n
         assert result.verdict == Verdict.VERDICT_NOT_SENT
 
 
+async def test_a_ramp_whose_ioc_comes_back_before_a_step_as_an_enumeration_gets_none(
+    site: RestoreSite, other: Ioc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, (pv, database) = site.world, COMES_BACK["an enumeration"]
+    set_policies(world, CURRENT={"ramp_step": 0.25, "ramp_rate": 5.0})
+    plan = await planned(site, [pv], snapshot_id=await stored_at_one(world, pv))
+    after_intent(monkeypatch, 2, partial(come_back, world, other, database, pv))
+    ended = await site.ended((await site.execute(plan)).id)
+    assert (await read(world, [pv])) == {pv: 0.0}
+    verdict = (await site.items(ended.id))[pv].verdict
+    assert verdict not in {Verdict.VERDICT_VERIFIED, Verdict.VERDICT_WRITTEN}
+    if verdict != Verdict.VERDICT_DISCONNECTED:  # the service had found it again
+        assert (ended.state, reason(ended)) == (State.RESTORE_STATE_INTERRUPTED, "LABELS_MOVED")
+
+
+async def test_nothing_is_sent_to_a_new_connection_once_it_is_to_stop(
+    site: RestoreSite, other: Ioc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is aborted while what came back, and means the same, is looked at."""
+    world = site.world
+    plan = await planned(site, [CURRENT], snapshot_id=await stored_at_one(world, CURRENT))
+    after_intent(monkeypatch, 1, partial(come_back, world, other, None, CURRENT))
+    relabelled_since, looks = Course.relabelled_since, 0
+
+    async def look_and_abort(course: Course, rows: I8) -> I8:
+        nonlocal looks
+        looks += 1
+        relabelled = await relabelled_since(course, rows)
+        if looks == 2:
+            await site.call("AbortRestore", pb.AbortRestoreRequest(id=course.restore.id))
+            while not course.is_stopping():
+                await asyncio.sleep(0.02)
+        return relabelled
+
+    monkeypatch.setattr(Course, "relabelled_since", look_and_abort)
+    ended = await site.ended((await site.execute(plan)).id)
+    assert looks == 2, "it was connected anew, and looked at"
+    assert ended.state == State.RESTORE_STATE_ABORTED
+    assert (await read(world, [CURRENT])) == {CURRENT: 0.0}
+
+
 @pytest.mark.parametrize("name", COMES_BACK)
 async def test_another_meaning_at_the_start_cannot_be_accepted(
     site: RestoreSite, other: Ioc, name: str
 ) -> None:
     world, (pv, database) = site.world, COMES_BACK[name]
-    await write(world, {pv: 1.0})
-    await until(world, {pv: 1.0})
-    snapshot_id = await world.take()
-    await write(world, {pv: 0.0})
-    await until(world, {pv: 0.0})
-    plan = await planned(site, [pv], snapshot_id=snapshot_id)
-    other.kill()
-    other.start(database)
-    slots = world.slots[[world.names.index(pv)]]
-    assert (await world.table.wait_connected(slots, 60)).all()
-    await until(world, {pv: 0.0})
+    plan = await planned(site, [pv], snapshot_id=await stored_at_one(world, pv))
+    await come_back(world, other, database, pv)
     ended = await site.ended((await site.execute(plan, all=pb.AllMoved())).id)
     if reason(ended) != "DISCONNECTED":  # the service had not found it again
         assert (ended.state, reason(ended)) == (State.RESTORE_STATE_FAILED, "LABELS_MOVED")

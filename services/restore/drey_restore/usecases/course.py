@@ -221,10 +221,11 @@ class Course:
     async def relabelled_since(self, rows: I8) -> I8:
         """As `relabelled`, of rows that are about to be sent; those of new connections anew."""
         for _ in range(_LOOKS):
-            again = rows[self._state_times(rows) != self._connected_at[rows]]
-            if len(again) == 0:
+            times = self._state_times(rows)
+            unknown = times != self._connected_at[rows]
+            if not unknown.any():
                 break
-            before = self._state_times(again)
+            again, before = rows[unknown], times[unknown]
             # its answer comes after the labels, which were asked for as it was connected
             reading = await self.channels.table.read_values(
                 self.slots_of_rows(again), self.limits.read_s
@@ -254,22 +255,26 @@ class Course:
         first, and where it means another thing, nothing more is sent by this restore.
         """
         until = time.monotonic() + timeout_s
+
+        def may_go_on() -> bool:
+            return time.monotonic() < until and not self.is_stopping() and self.cut_short is None
+
         codes, left = np.full(len(rows), NOT_SENT, np.int32), np.arange(len(rows))
         for _ in range(_LOOKS):
             self.context.check_lease()
-            left_s = until - time.monotonic()
             codes[left] = await self.channels.table.write_values(
                 self.slots_of_rows(rows[left]),
                 values.take_rows(left),
-                left_s,
+                until - time.monotonic(),
                 completion=completion,
                 connected_at=self._connected_at[rows[left]],
             )
             left = left[codes[left] == ECA_DISCONN]
-            if len(left) == 0 or until <= time.monotonic() or self.is_stopping():
+            if len(left) == 0 or not may_go_on():
                 break
             if await self.stop_at_relabelled(rows[left]):
                 codes[left] = NOT_SENT
+            if not may_go_on():
                 break
         return codes
 
