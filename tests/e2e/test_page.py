@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Locator, Page, expect
 
 from drey.access.v1 import access_service_pb2, access_service_pb2_grpc
 from drey.catalog.v1 import catalog_service_pb2
@@ -525,6 +525,21 @@ def test_a_second_person_approves(running: Running) -> None:
         running.do(scenario())
 
 
+async def begin_restore(page: Page, running: Running, plan: restore_pb2.Plan) -> Locator:
+    """Execute a plan; the region that shows the restore."""
+    await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
+    await page.get_by_role("button", name="Execute …").click()
+    await page.get_by_role("button", name=re.compile("^Write .* now$")).click()
+    return page.get_by_role("region", name="The restore")
+
+
+def restore_of(running: Running, plan: restore_pb2.Plan) -> str:
+    """Id of the restore that executes, or executed, a plan."""
+    stub = restore_service_pb2_grpc.RestoreServiceStub(running.channel)
+    request = restore_service_pb2.GetPlanRequest(id=plan.id)
+    return str(stub.GetPlan(request, **running.call()).plan.restore_id)
+
+
 def test_a_restore_is_paused_resumed_and_aborted(running: Running) -> None:
     """One whose ramp takes minutes, so that nobody has to be quick."""
     name = f"PAGE:{uuid4().hex[:8]}"
@@ -534,10 +549,7 @@ def test_a_restore_is_paused_resumed_and_aborted(running: Running) -> None:
 
         async def scenario() -> None:
             async with open_page(running) as page:
-                await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
-                await page.get_by_role("button", name="Execute …").click()
-                await page.get_by_role("button", name=re.compile("^Write .* now$")).click()
-                restore = page.get_by_role("region", name="The restore")
+                restore = await begin_restore(page, running, plan)
                 await restore.get_by_role("button", name="Pause").click()
                 await expect(restore.get_by_role("heading")).to_contain_text("paused")
                 await shoot(page, "paused")
@@ -546,11 +558,8 @@ def test_a_restore_is_paused_resumed_and_aborted(running: Running) -> None:
                 await restore.get_by_role("button", name="Abort").click()
                 await expect(restore.get_by_role("heading")).to_contain_text("aborted")
                 await go_tab(page, "j")
-                stub = restore_service_pb2_grpc.RestoreServiceStub(running.channel)
-                read = stub.GetPlan(
-                    restore_service_pb2.GetPlanRequest(id=plan.id), **running.call()
-                )
-                link = page.locator(f'a[href="#/restore/of/{read.plan.restore_id}"]')
+                restore_id = restore_of(running, plan)
+                link = page.locator(f'a[href="#/restore/of/{restore_id}"]')
                 job = page.get_by_role("row").filter(has=link)
                 await expect(job).to_contain_text(re.compile("cancelled|failed|interrupted"))
                 await link.click()
@@ -579,13 +588,9 @@ def test_a_restore_is_followed_through_the_death_of_its_gateway(running: Running
 
         async def scenario() -> None:
             async with open_page(running) as page:
-                await page.goto(f"{running.stack.web}/#/restore/{plan.id}")
-                await page.get_by_role("button", name="Execute …").click()
-                await page.get_by_role("button", name=re.compile("^Write .* now$")).click()
-                restore = page.get_by_role("region", name="The restore")
+                restore = await begin_restore(page, running, plan)
                 await expect(restore.get_by_role("button", name="Pause")).to_be_visible()
-                read = restore_service_pb2.GetPlanRequest(id=plan.id)
-                restore_id = stub.GetPlan(read, **running.call()).plan.restore_id
+                restore_id = restore_of(running, plan)
                 await page.evaluate(RECORD_LOSS)
                 running.stack.supervisor.kill("gateway")
                 async with asyncio.timeout(HANGS_MS / 1000):

@@ -80,6 +80,21 @@ def _up(home: Path, *options: str, **environment: str) -> Iterator[subprocess.Po
     assert list((home / "tmp").iterdir()) == []
 
 
+def _refused(home: Path, *options: str) -> str:
+    """What a `drey up` that is refused says, to standard error."""
+    refused = subprocess.run(
+        [*DREY, "up", *options],
+        cwd=home,
+        env=_environment(home),
+        capture_output=True,
+        text=True,
+        timeout=HANGS_S,
+        check=False,
+    )
+    assert refused.returncode == REFUSED, refused.stdout
+    return refused.stderr
+
+
 def _commands(page: str) -> list[str]:
     """The commands of a page's shell blocks, without comments, but those that start the stack."""
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -208,17 +223,7 @@ def test_a_second_one_in_the_folder_is_refused_and_disturbs_nothing(home: Path) 
     """The first listens at a port that nobody named."""
     with _up(home, "--simulate", "60", "--listen", "127.0.0.1:0"):
         for options in ([], ["--simulate", "60"]):
-            second = subprocess.run(
-                [*DREY, "up", *options],
-                cwd=home,
-                env=_environment(home),
-                capture_output=True,
-                text=True,
-                timeout=HANGS_S,
-                check=False,
-            )
-            assert second.returncode == REFUSED, second.stdout
-            assert "is in use by another running stack" in second.stderr
+            assert "is in use by another running stack" in _refused(home, *options)
         done = _Shell(home).run("drey pv get 'QUAD:*'")
         assert done.returncode == 0, done.stderr
         assert "QUAD:" in done.stdout
@@ -227,18 +232,9 @@ def test_a_second_one_in_the_folder_is_refused_and_disturbs_nothing(home: Path) 
 @pytest.mark.parametrize("state", ["a file", "a file/below", "/proc/no-folder"])
 def test_a_state_folder_that_cannot_be_is_refused_with_what_to_do(home: Path, state: str) -> None:
     (home / "a file").write_text("")
-    refused = subprocess.run(
-        [*DREY, "up", "--state", state],
-        cwd=home,
-        env=_environment(home),
-        capture_output=True,
-        text=True,
-        timeout=HANGS_S,
-        check=False,
-    )
-    assert refused.returncode == REFUSED, refused.stdout
-    assert "cannot be used: " in refused.stderr and state in refused.stderr
-    assert "remedy: " in refused.stderr and "Errno" not in refused.stderr
+    said = _refused(home, "--state", state)
+    assert "cannot be used: " in said and state in said
+    assert "remedy: " in said and "Errno" not in said
 
 
 def test_a_folder_of_another_version_is_closed_and_one_that_was_moved_is_found(home: Path) -> None:
