@@ -118,6 +118,11 @@ def fields_at(**paths: str) -> Iterator[None]:
         raise
 
 
+def error_text(error: BaseException) -> str:
+    """What an error says; its kind where it has no text, as time-outs have none."""
+    return str(error) or type(error).__name__
+
+
 class InvalidArgument(DreyError):
     """The request itself is wrong, whatever the state of the system."""
 

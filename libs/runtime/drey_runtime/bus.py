@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from drey_core.errors import Reason, Unavailable
+from drey_core.errors import Reason, Unavailable, error_text
 from drey_runtime import telemetry
 from drey_runtime.nats_client import (
     BadSubjectError,
@@ -104,7 +104,7 @@ class Bus:
             closing.cancel()
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
-                self._log_rarely(f"closing the client: {str(error) or type(error).__name__}")
+                self._log_rarely(f"closing the client: {error_text(error)}")
 
     async def _until_lost(self) -> str:
         """Wait until this client is of no use any more; why that is."""
@@ -159,7 +159,7 @@ class Bus:
                 break
             except (NatsError, OSError, TimeoutError) as error:
                 reraise_cancellation()
-                self._log_rarely(f"away, trying again: {str(error) or type(error).__name__}")
+                self._log_rarely(f"away, trying again: {error_text(error)}")
                 await self._close_client()
                 self.nc = Client()
                 await asyncio.sleep(backoff_delay(failures, first_s=0.1, cap_s=2.0))
@@ -171,7 +171,7 @@ class Bus:
             await self.nc.flush(_FLUSH_S)
         except (NatsError, OSError, TimeoutError) as error:
             reraise_cancellation()
-            return f"it could not subscribe: {str(error) or type(error).__name__}"
+            return f"it could not subscribe: {error_text(error)}"
         self._changed.set()
         return self._refused
 
@@ -187,7 +187,7 @@ class Bus:
         log.warning("NATS: %s", text, extra={"times": kept_back + 1})
 
     async def _on_error(self, error: Exception) -> None:
-        text = str(error) or type(error).__name__
+        text = error_text(error)
         if not isinstance(error, NatsError | OSError | TimeoutError):
             log.error("a message could not be handled", exc_info=error)
         elif _REFUSED_SUBSCRIPTION in text.lower():
@@ -253,7 +253,7 @@ class Bus:
         except (NatsError, OSError, TimeoutError) as error:
             reraise_cancellation()
             raise Unavailable(
-                f"no answer over NATS within {timeout:.0f} s: {str(error) or type(error).__name__}",
+                f"no answer over NATS within {timeout:.0f} s: {error_text(error)}",
                 reason=Reason.BUS_UNAVAILABLE,
             ) from error
         return bytes(answer.data)

@@ -28,7 +28,7 @@ from drey_core.election import (
     publishes_until,
     still_held,
 )
-from drey_core.errors import Unavailable
+from drey_core.errors import Unavailable, error_text
 from drey_runtime.clock import boottime_s, now_ns
 from drey_runtime.kubernetes_access import KubernetesAccess, file_access, pod_access
 from drey_runtime.lease import Floor, Term, keep_term, no_floor
@@ -281,9 +281,7 @@ class KubernetesObjects:
                 status, text = answer.status, await answer.text()
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as error:
             reraise_cancellation()
-            raise Unavailable(
-                f"the API server is away: {str(error) or type(error).__name__}"
-            ) from error
+            raise Unavailable(f"the API server is away: {error_text(error)}") from error
         reraise_cancellation()
         if status == _OK:
             return _record_of_lease(json.loads(text))

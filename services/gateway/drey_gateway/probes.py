@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from drey_core.errors import DreyError, Unavailable
+from drey_core.errors import DreyError, Unavailable, error_text
 from drey_runtime.bus import Bus
 from drey_runtime.database import Connection, Database, connect_once, guard_connection
 from drey_runtime.image import Image
@@ -105,7 +105,7 @@ def probe_nats(bus: Bus) -> Probe:
         try:
             await bus.nc.flush(timeout=1)
         except (NatsError, OSError) as error:
-            raise Unavailable(str(error) or type(error).__name__) from error
+            raise Unavailable(error_text(error)) from error
         version = bus.nc.connected_server_version
         return f"NATS {version.major}.{version.minor}.{version.patch}"
 
