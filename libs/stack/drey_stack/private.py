@@ -125,7 +125,7 @@ class RunFolder:
         stale = self._link.readlink()
         self._link.unlink()
         if stale.name.startswith(_PREFIX):
-            _remove_unheld(stale)
+            _remove_unheld(stale, given_away=True)
 
 
 @contextmanager
@@ -149,15 +149,19 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
         os.close(lock)
 
 
-def _remove_unheld(folder: Path) -> None:
-    """Remove a folder of ours that no living process holds, with all that is in it."""
+def _remove_unheld(folder: Path, *, given_away: bool = False) -> None:
+    """Remove a folder of ours that no living process holds, with all that is in it.
+
+    Only one that was `given_away` to Postgres' user may be another's; its links are not followed.
+    """
     with suppress(OSError):  # gone with the last boot, or no folder, or not ours to open
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if os.fstat(lock).st_uid != os.geteuid():
+            is_ours = os.fstat(lock).st_uid == os.geteuid()
+            if not is_ours and not given_away:
                 return  # whoever made it could have us remove what its links lead to
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for link in folder.glob("*/run"):
+            for link in folder.glob("*/run") if is_ours else ():
                 RunFolder(link.parent).remove_stale()
             shutil.rmtree(folder)
         finally:

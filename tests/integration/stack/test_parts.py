@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 import shutil
 import signal
 from pathlib import Path
@@ -137,7 +138,12 @@ async def test_valkey_on_a_socket(tmp_path: Path):
         await valkey.start()
 
 
-async def test_what_a_killed_run_left_is_removed_and_what_lives_is_not(tmp_path: Path):
+@pytest.mark.parametrize("given_away", [False, True])
+async def test_what_a_killed_run_left_is_removed_and_what_lives_is_not(
+    tmp_path: Path, given_away: bool
+):
+    if given_away and os.geteuid() != 0:
+        pytest.skip("only root gives its folder to the user of Postgres")
     home, copy = tmp_path / "home", tmp_path / "copy"
     async with Valkey(home, socket=True) as valkey:
         alive = (home / "run").readlink()
@@ -146,7 +152,8 @@ async def test_what_a_killed_run_left_is_removed_and_what_lives_is_not(tmp_path:
             assert alive.exists() and (copy / "run").readlink() != alive
         assert await valkey.answers_requests()
     left = RunFolder(copy)
-    left.make_folder()
+    nobody = pwd.getpwnam("nobody")
+    left.make_folder((nobody.pw_uid, nobody.pw_gid) if given_away else None)
     os.close(left._lock)  # as the kernel does for a process that was killed
     async with Valkey(copy, socket=True):
         assert not left.path.exists()
